@@ -171,7 +171,7 @@ def test_without_validation_a_checkpoint_that_was_asked_for_judges_nothing(
         ({"action": "set", "key": "optim.learning_rate", "value": -1}, "it must be above 0; try 0.0002"),
         (
             {"action": "set", "key": "seed", "value": 3},
-            "cannot be changed while a run goes on; optim.learning_rate",
+            "cannot be changed while a run goes on; etude train RECIPE seed=VALUE --from RUN@last",
         ),
         ({"action": "evaluate"}, "it has no validation samples"),
         ({"action": "resume"}, "the run is not paused"),

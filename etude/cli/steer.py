@@ -9,7 +9,7 @@ from etude.cli.completion import complete_override
 from etude.cli.options import Json, RunName, Runs
 from etude.cli.printing import print_json, print_text, say
 from etude.errors import InputError
-from etude.text import printable, shorten
+from etude.text import printable
 
 if TYPE_CHECKING:
     from etude.records.store import Run
@@ -73,15 +73,14 @@ def set_value(
     as_json: Json = False,
 ) -> None:
     """Give keys of the recipe other values from the next step on; others take a fork."""
-    from etude.recipe.course import KEYS, other_way
+    from etude.recipe.course import KEYS, why_unchangeable
     from etude.recipe.toml import parse_override
     from etude.records.folder import as_argument
 
     found, changes = _open(run, runs), [parse_override(text) for text in change]
     for key, _ in changes:  # before any is asked for, so that not some are made
         if key not in KEYS:
-            way = other_way(shorten(key, 80), as_argument(found.path))
-            raise InputError(f"{shorten(key, 80)} cannot be changed while a run goes on; {way}")
+            raise InputError(why_unchangeable(key, as_argument(found.path)))
     for key, value in changes:
         ask(found, "set", wait=wait, as_json=as_json, key=key, value=value, reason=reason)
 

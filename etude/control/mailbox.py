@@ -82,8 +82,9 @@ def post(run: Run, action: str, *, channel: str = "python", **values: Any) -> st
     request = Request(
         secrets.token_hex(6), action, who=who_asks(), channel=channel, attempt=lease.get("attempt"), **values
     )
-    line = json.dumps({"time": round(time.time(), 3), **asdict(request)}).encode() + b"\n"
+    values = {"time": round(time.time(), 3), **asdict(request)}
     try:
+        line = json.dumps(values, default=_refuse).encode() + b"\n"
         _parse(line)
     except ValueError as error:
         raise InputError(f"the request to run {run.name} cannot be made: {error}") from None
@@ -201,8 +202,15 @@ class Mailbox:
         return [line for line in lines if len(line) <= _LONGEST_LINE]
 
 
+def _refuse(value: object) -> None:
+    """Raises: ValueError for what JSON cannot hold."""
+    raise ValueError(f"a {type(value).__name__} is no value that a key can have in flight")
+
+
 def _parse(line: bytes) -> Request:
     """The request of a line. Raises: ValueError, InputError if it is none."""
+    if len(line) > _LONGEST_LINE:
+        raise ValueError(f"it has over {_LONGEST_LINE:,} bytes")
     values = fit(durable.parse_json(line.decode(), Path(FILE)), _REQUEST)
     request = Request(**{each.name: values[each.name] for each in fields(Request) if each.name in values})
     if (request.action in ("set", "back")) != (request.key is not None):

@@ -8,8 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from etude.errors import RecipeError
+from etude.recipe.life import BESIDE
 from etude.recipe.load import change as change_values
 from etude.recipe.load import flatten, recipe_from
+from etude.recipe.problems import advise_unknown
 from etude.recipe.schedule import flat_until, learning_rate_ratio
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator
@@ -224,7 +226,7 @@ class Course:
         is_whole, shown = type(value) is int and value > 0, shorten(repr(value), 40)
         batch = samples[-1] * self.recipe.train.devices
         if change.key not in KEYS:
-            yield f"{name} cannot be changed while a run goes on; {self._other_way(change)}"
+            yield self._why_unchangeable(change)
         elif change.key == STEPS and not (is_whole and value > change.step):
             yield f"{name} is {shown}; it must be a whole number above the {plural(change.step, 'step')} done"
         elif type(total) is int and not 0 <= change.step < total:
@@ -236,18 +238,30 @@ class Course:
         elif change.key == _BATCH and not (is_whole and batch % value == 0 and value < batch):
             yield f"{name} is {shown}; it must be a smaller part of {batch:,}, as {max(batch // 2, 1):,} is"
 
-    def _other_way(self, change: Change) -> str:
+    def _why_unchangeable(self, change: Change) -> str:
         epochs = self.recipe.train.epochs
         if change.key == "train.epochs" and epochs and type(change.value) is int and change.value > 0:
-            return f"{STEPS} = {change.value * (self.steps // epochs)} is as long"
-        return other_way(change.key)
+            steps = change.value * (self.steps // epochs)
+            return f"train.epochs cannot be changed while a run goes on; {STEPS} = {steps} is as long"
+        return why_unchangeable(change.key)
 
 
-def other_way(key: str, name: str = "RUN") -> str:
-    """The way to a run with another value of a key that cannot be changed, or the keys that can."""
+def why_unchangeable(key: str, name: str = "RUN") -> str:
+    """The reason why a key is none that `set` takes, with the way to a run that has another value of it.
+
+    name: of the run, as a command takes it
+    """
+    shown = shorten(key, 80)
+    if advice := advise_unknown(key):
+        return f"{shown} is not a key of a recipe; {advice}"
     if key in FORK_KEYS:
-        return f"etude fork {name} {key}=VALUE goes on with it in a run of its own"
-    return f"{CHANGEABLE} can"
+        way = f"etude fork {name} {shown}=VALUE goes on with it in a run of its own"
+    elif key.partition(".")[0] in BESIDE:
+        way = f"etude stop {name}, then etude train RECIPE {shown}=VALUE goes on with it"
+    else:
+        fresh = f"etude train RECIPE {shown}=VALUE --from {name}@last begins a new run with its weights"
+        way = f"{fresh}; {CHANGEABLE} can"
+    return f"{shown} cannot be changed while a run goes on; {way}"
 
 
 def _why_not_as_long(before: Recipe, its_steps: int, after: Recipe, steps: int, date: int) -> str:

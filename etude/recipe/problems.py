@@ -109,6 +109,15 @@ def find_keys(problem: Any, data: Any) -> tuple[str, ...]:
     return (*keys, str(problem["loc"][-1])) if is_missing and problem["loc"] else tuple(keys)
 
 
+def advise_unknown(key: str) -> str:
+    """The advice on a dotted key that a recipe does not have; "" for a key or section that it has."""
+    keys = tuple(key.split("."))
+    for end in range(1, len(keys) + 1):
+        if _field(keys[:end], Recipe) is None and _section(keys[:end], Recipe) is None:
+            return _advise(keys[:end], Recipe, is_section=end < len(keys))
+    return ""
+
+
 def _advise(keys: tuple[str, ...], root: type[BaseModel], *, is_section: bool) -> str:
     """The key that an unknown one was meant to be, by its last part if it is of the same section."""
     model, section = _section(keys[:-1], root), ".".join(keys[:-1])

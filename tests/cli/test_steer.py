@@ -63,9 +63,14 @@ def test_each_verb_is_done_answered_and_recorded(going: Run, etude: Etude) -> No
     for words, said in {
         ("resume",): "is going on already",
         ("set", "optim.learning_rate=-1"): "it must be above 0",
-        ("set", "seed=3"): "seed cannot be changed while a run goes on; optim.learning_rate, ",
+        (
+            "set",
+            "seed=3",
+        ): "seed cannot be changed while a run goes on; etude train RECIPE seed=VALUE --from ",
         ("set", "optim.weight_decay=0"): "optim.weight_decay=VALUE goes on with it in a run of its own",
-        ("set", "no.key=3"): "optim.learning_rate, ",
+        ("set", "no.key=3"): "no.key is not a key of a recipe; ",
+        ("set", "run.grace=3s"): "then etude train RECIPE run.grace=VALUE goes on with it",
+        ("set", "optim.learning_rate=1970-01-01"): "a date is no value",
         ("set", "seed"): "is not of the form key=value",
     }.items():
         verb, *rest = words

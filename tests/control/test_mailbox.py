@@ -2,7 +2,9 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,3 +172,19 @@ def test_nobody_asks_a_run_that_does_not_go_on_or_for_what_no_run_does(writer: R
     writer.beat("stopped")
     with pytest.raises(InputError, match="is stopped; only a run that is going on takes requests"):
         post(writer.run, "stop")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("x" * 70_000, "it has over 65,536 bytes"),
+        (date(1970, 1, 1), "a date is no value"),
+        ({1}, "a set is no value"),
+    ],
+)
+def test_what_the_run_would_not_read_is_refused_to_who_asks(
+    writer: RunWriter, value: Any, problem: str
+) -> None:
+    with pytest.raises(InputError, match=f"cannot be made: {problem}"):
+        post(writer.run, "set", key="optim.learning_rate", value=value)
+    assert not (writer.run.path / FILE).exists()

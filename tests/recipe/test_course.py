@@ -4,7 +4,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from etude.errors import RecipeError
-from etude.recipe.course import Change, Course
+from etude.recipe.course import KEYS, Change, Course, why_unchangeable
+from etude.recipe.keys import recipe_keys
 from etude.recipe.schedule import learning_rate_ratio
 from etude.recipe.schema import Recipe, Schedule
 
@@ -102,8 +103,9 @@ def test_the_decay_of_wsd_does_not_move_out_of_what_is_done(
     [
         (Change(4, "optim.learning_rate", -1.0), "optim.learning_rate (change at step 4) is -1.0; it must be above 0; try 0.0002"),
         (Change(4, "optim.learning_rate", "fast"), 'optim.learning_rate (change at step 4) is "fast"; it must be a number'),
-        (Change(4, "seed", 3), "seed (change at step 4) cannot be changed while a run goes on; optim.learning_rate, "),
-        (Change(4, "model.n_layer" * 100, 3), "cannot be changed while a run goes on"),
+        (Change(4, "seed", 3), "seed cannot be changed while a run goes on; etude train RECIPE seed=VALUE --from RUN@last begins a new run"),
+        (Change(4, "model.n_layer" * 100, 3), "is not a key of a recipe; "),
+        (Change(4, "optim.lr", 3), "optim.lr is not a key of a recipe; did you mean learning_rate?"),
         (Change(4, "train.micro_batch_size", 3), "train.micro_batch_size (change at step 4) is 3; it must divide the 8 samples"),
         (Change(4, "train.micro_batch_size", "auto"), "is 'auto'; it must divide the 8 samples"),
         (Change(4, "data.skip_steps", 0), "data.skip_steps (change at step 4) is 0; it must be a whole number above 0"),
@@ -168,3 +170,29 @@ def test_a_course_takes_a_thousand_changes_and_stays_as_it_is(make_recipe: Make)
         course.with_changes([Change(1, "data.skip_steps", 1)] * 1001)
     with pytest.raises(FrozenInstanceError):
         course.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "key", sorted({*recipe_keys(), "data.train.1.path", "tasks.x.ratio", "notify"} - {*KEYS})
+)
+def test_a_key_that_cannot_change_in_flight_has_one_other_way(key: str) -> None:
+    said = why_unchangeable(key, "my-run")
+    ways = [f"etude fork my-run {key}=VALUE", f"etude stop my-run, then etude train RECIPE {key}=VALUE",
+            f"etude train RECIPE {key}=VALUE --from my-run@last"]  # fmt: skip
+    assert said.startswith(f"{key} cannot be changed while a run goes on; ")
+    assert sum(way in said for way in ways) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("modle.n_layer", "did you mean model?"),
+        ("optim.lr", "did you mean learning_rate?"),
+        ("a.b.c", "known here: name, seed, "),
+        ("", "known here: name, seed, "),
+        ("\n", "known here: name, seed, "),
+    ],
+)
+def test_what_is_no_key_is_told_so_with_what_was_meant(key: str, advice: str) -> None:
+    said = why_unchangeable(key)
+    assert "is not a key of a recipe; " in said and advice in said, said
