@@ -322,7 +322,7 @@ def _session_end(recipe: Recipe, world: World) -> SessionEnd | None:
 def _require_surroundings(recipe: Recipe, options: Options) -> None:
     """Raises: InputError if a tracker, the place of the mirror or a channel cannot be used."""
     require_trackers(recipe)
-    require_place(recipe.run.mirror, options.runs)
+    require_place(recipe, options.runs)
     if read_place().rank == 0:
         open_channels(recipe.notify)
 

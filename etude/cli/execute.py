@@ -57,7 +57,8 @@ def train_here(
     assert ended.run is not None
     if place.rank == 0:
         if ended.code:
-            say(f"stopped; {_tell_saved(ended.run)}")  # the reason is the last line of the view
+            word = "paused" if ended.run.state == "paused" else "stopped"
+            say(f"{word}; {_tell_saved(ended.run)}")  # the reason is the last line of the view
             say(f"continue with: {to_continue or f'etude resume {as_argument(ended.run.path)}'}")
         else:
             tell_outcome(ended.run)

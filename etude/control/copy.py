@@ -25,6 +25,7 @@ FORMAT = 1
 LARGE_BYTES, BLOCK_BYTES = 1 << 20, 8 << 20
 MOST_SMALL_BYTES = 256 << 20  # of the part that holds the small files, which is read whole
 _MOST_FILES = 20_000
+_LARGEST_PART = (1 << 63) - 1  # bytes of a file
 _CHUNK_BYTES = 4 << 20
 _GROWING = ("journal.jsonl", "log.txt", "control.jsonl", "outbox.jsonl")
 _RECORDS = (
@@ -111,6 +112,8 @@ def _manifest(values: dict[str, Any]) -> Manifest:
     }
     if any(not re.fullmatch(_PART_NAME, name) for name in parts) or len(values["files"]) > _MOST_FILES:
         raise ValueError("it names what is no part, or too many files")
+    if any(not 0 <= part.size <= _LARGEST_PART for part in parts.values()):
+        raise ValueError("it names a part of a size that no file has")
     files: dict[str, list[Place]] = {}
     for path, places in values["files"].items():
         if not _FILE_PATH.fullmatch(path):

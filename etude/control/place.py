@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from etude import durable
 from etude.errors import EtudeError, InputError, MissingError, StorageError
+from etude.recipe.schema import Recipe
 from etude.recipe.section import is_address
 from etude.records.folder import require_outside_runs
 
@@ -50,9 +51,12 @@ def open_place(mirror: str, name: str = "") -> Place:
     return _Folder(durable.inside(folder, name) if name else folder)
 
 
-def require_place(mirror: str | None, runs: Path) -> None:
-    """Check that the runs of a folder can have a mirror. Raises: InputError."""
-    if mirror is None:
+def require_place(recipe: Recipe, runs: Path) -> None:
+    """Check that a run of a recipe, in a folder of runs, can have the mirror that it names.
+
+    Raises: InputError.
+    """
+    if (mirror := recipe.run.mirror) is None:
         return
     place = open_place(mirror)
     if isinstance(place, _Bucket):
@@ -60,8 +64,13 @@ def require_place(mirror: str | None, runs: Path) -> None:
             raise InputError(f"run.mirror {mirror} is no bucket; give a folder of another disk by its path")
         return
     require_outside_runs(Path(mirror))
-    if Path(os.path.realpath(mirror)).is_relative_to(os.path.realpath(runs)):
-        raise InputError(f"run.mirror {mirror} is the folder of the runs, or in it; give one on another disk")
+    taken = [(runs, "the folder of the runs"), (durable.cache_root(), "$ETUDE_CACHE, which etude fills")]
+    taken += [
+        (Path(each), f"the data {each}, which copies of a run would join") for each in recipe.data.paths
+    ]
+    for folder, what in taken:
+        if Path(os.path.realpath(mirror)).is_relative_to(os.path.realpath(folder)):
+            raise InputError(f"run.mirror {mirror} is {what}, or in it; give a folder on another disk")
 
 
 class _Folder:

@@ -121,6 +121,7 @@ def _make(place: Place, manifest: Manifest, runs: Path) -> Run:
     durable.make_folder(runs)
     size = sum(part for places in manifest.files.values() for _, _, part in places)
     if size > (free := shutil.disk_usage(runs).free):
+        _require_sizes(place, manifest)
         raise InputError(f"{folder} takes {rough_size(size)}, and {rough_size(free)} are free; make room")
     small: dict[str, bytes] = {}
     with durable.new_folder(folder) as hidden:
@@ -135,6 +136,13 @@ def _make(place: Place, manifest: Manifest, runs: Path) -> Run:
         else:
             write_lease(hidden, manifest.state, is_over=True)
     return Run(folder)
+
+
+def _require_sizes(place: Place, manifest: Manifest) -> None:
+    """Check that parts have the bytes that they are said to have. Raises: DamageError."""
+    for name, part in manifest.parts.items():
+        if part.size and not any(_chunks(place, name, part.size - 1)):
+            raise DamageError(f"{name} is not what was written")
 
 
 def _require_run(run: Run, manifest: Manifest) -> None:
@@ -201,9 +209,12 @@ def _read(place: Place, name: str, most_bytes: int) -> bytes:
     return content
 
 
-def _chunks(place: Place, name: str) -> Iterator[bytes]:
-    """The content of a file of a mirror. Raises: DamageError if it cannot be read, or is no plain file."""
+def _chunks(place: Place, name: str, start: int = 0) -> Iterator[bytes]:
+    """The content of a file of a mirror from a byte on.
+
+    Raises: DamageError if it cannot be read, or is no plain file.
+    """
     try:
-        yield from place.read(name)
+        yield from place.read(name, start)
     except (InputError, StorageError) as error:
         raise DamageError(str(error)) from None

@@ -11,6 +11,7 @@ from etude import durable
 from etude.engine.checkpoint import read_progress, verify_checkpoint
 from etude.errors import DamageError, InputError
 from etude.recipe.course import FORK_KEYS, KEYS, Change, Course
+from etude.recipe.life import is_beside
 from etude.recipe.load import diff, flatten, recipe_hash, to_toml, with_changes
 from etude.recipe.schedule import HORIZON, shared_steps
 from etude.recipe.schema import Recipe
@@ -52,7 +53,8 @@ def fork(
     recipe: of the new run, which ends elsewhere: it may differ in the keys of HORIZON, as far as the learning
     rates until the step are the same. The new run then is what it would be if it had begun by itself.
 
-    changes: values by key, of KEYS from that step on, of FORK_KEYS from the start of the new run. who: asks.
+    changes: values by key, of KEYS from that step on, of FORK_KEYS and of how a run lives from the start of
+    the new run. who: asks.
 
     Raises: InputError if there is no such checkpoint, a part of the run leads elsewhere, or the recipe is
     another one; DamageError if the checkpoint is not what was written; StorageError. Nothing is left behind
@@ -63,10 +65,9 @@ def fork(
     moment = find_moment(run, step)
     info, ledger = run.info, run.ledger()
     dated, others = _divide(run, step, changes, who)
-    origin = asdict(Origin(info["id"], step, info.get("origin", {}).get("changes", {}) | others))
     inherited = {key: info.get(key) for key in ("parent", "weights", "recipe_hash") if key in info} | {
         "day": run.day,
-        "origin": origin,
+        "origin": asdict(_origin(info, step, others)),
     }
     entries = records_until(ledger, step)
     end = _find_end(run, step, recipe, entries) if recipe else None
@@ -111,7 +112,7 @@ def _divide(
         if key in KEYS:
             reason = f"forked from {run.name}"
             dated.append(Change(step, key, value, reason, who=who, channel="fork"))
-        elif key in FORK_KEYS:
+        elif key in FORK_KEYS or is_beside(key):
             others[key] = value
         else:
             why = _REASONS.get(key.partition(".")[0])
@@ -127,6 +128,12 @@ def _divide(
     if others:
         with_changes(run.recipe, others)
     return tuple(dated), others
+
+
+def _origin(info: Mapping[str, Any], step: int, changes: Mapping[str, Any]) -> Origin:
+    """The origin of a fork; it keeps the changes that its steps would have been made with."""
+    made_with = {key: value for key, value in changes.items() if not is_beside(key)}
+    return Origin(info["id"], step, info.get("origin", {}).get("changes", {}) | made_with)
 
 
 def _course(run: Run, step: int) -> Course:

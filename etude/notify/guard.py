@@ -29,6 +29,7 @@ from etude.records.ending import Ending
 from etude.records.lease import is_alive, is_locked
 from etude.records.ledger import Ledger
 from etude.records.store import Run
+from etude.text import shorten
 
 LOG = "guard.txt"  # of the run folder: what the processes print that a guard starts
 _STOPPED = 75  # exit code of a run that was asked to stop
@@ -72,11 +73,13 @@ class Guard:
     def __init__(self, run: Run, limits: Limits, say: Callable[[str], None]) -> None:
         """Raises: InputError if the run is on another machine, or has a guard."""
         self._run, self._limits, self._say = run, limits, say
-        host = run.lease.get("host")
-        if host != socket.gethostname():
+        host, here = run.lease.get("host"), socket.gethostname()
+        if host is None:  # as one that came out of a mirror
+            raise InputError(f"run {run.name} is {run.state}, and no process has it; see etude runs")
+        if host != here:
             raise InputError(
-                f"run {run.name} is on {host}, this is {socket.gethostname()}; a guard watches runs of its "
-                "own machine, so start it there"
+                f"run {run.name} is on {shorten(host, 80)}, this is {here}; a guard watches runs of its own "
+                "machine, so start it there"
             )
         self._lock = durable.open_lock(run.path / ".guard.lock")
         try:

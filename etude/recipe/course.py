@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from etude.errors import RecipeError
-from etude.recipe.life import BESIDE
+from etude.recipe.life import is_beside
 from etude.recipe.load import change as change_values
 from etude.recipe.load import flatten, recipe_from
 from etude.recipe.problems import advise_unknown
@@ -256,7 +256,7 @@ def why_unchangeable(key: str, name: str = "RUN") -> str:
         return f"{shown} is not a key of a recipe; {advice}"
     if key in FORK_KEYS:
         way = f"etude fork {name} {shown}=VALUE goes on with it in a run of its own"
-    elif key.partition(".")[0] in BESIDE:
+    elif is_beside(key):
         way = f"etude stop {name}, then etude train RECIPE {shown}=VALUE goes on with it"
     else:
         fresh = f"etude train RECIPE {shown}=VALUE --from {name}@last begins a new run with its weights"

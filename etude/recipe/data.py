@@ -119,3 +119,9 @@ class Data(Section):
         "what becomes of answers, labelled texts and documents of a sample each that do not fit into "
         "seq_len, and of pairs whose sides do not",
     )
+
+    @property
+    def paths(self) -> list[str]:
+        """The files and folders of all sources."""
+        held_out = self.validation if isinstance(self.validation, list) else []
+        return [each.path for each in (*self.train, *held_out, *self.test) if each.path is not None]

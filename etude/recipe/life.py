@@ -26,3 +26,8 @@ class Life(Section):
 
 # Sections that say how a run lives, not what it computes: another value of theirs makes no other recipe.
 BESIDE = frozenset({"run", "notify"})
+
+
+def is_beside(key: str) -> bool:
+    """True for a dotted key of such a section."""
+    return key.partition(".")[0] in BESIDE

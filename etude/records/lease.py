@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,10 +76,16 @@ def lock_run(path: Path) -> int:
         except InputError:
             lease = {}
         raise InputError(
-            f"run {path.name} is in use by process {lease.get('pid')} on {lease.get('host')}; "
-            "wait for it or stop it, or start another run with --new"
+            f"run {path.name} is in use by {holder(lease)}; wait for it or stop it, or start another run "
+            "with --new"
         ) from None
     return descriptor
+
+
+def holder(lease: Mapping[str, Any]) -> str:
+    """The process that wrote a lease, in words."""
+    is_known = {"pid", "host"} <= lease.keys()
+    return f"process {lease['pid']} on {lease['host']}" if is_known else "another process"
 
 
 def is_locked(path: Path) -> bool:

@@ -22,6 +22,8 @@ from etude.records.store import Run, RunWriter
 from etude.records.window import OpenWindow
 from etude.text import expected, plural, printable
 
+_MOST_REFUSALS = 20  # of a window that have a line each; a flood is counted
+
 
 def open_trackers(recipe: Recipe, writer: RunWriter, reader: Reader) -> None:
     """Let the trackers that a recipe names follow a run; one that cannot be opened is named and left out."""
@@ -73,10 +75,12 @@ class FindingLog:
 def describe(event: Event, window: OpenWindow) -> str | None:
     """One line for people about a record, or None where there is nothing to say."""
     if (ended := window.add(event)) and ended.resource:
-        skipped = f"  {ended.skipped} of {plural(len(ended.steps), 'step')} skipped" if ended.skipped else ""
+        rest = f"  {ended.skipped} of {plural(len(ended.steps), 'step')} skipped" if ended.skipped else ""
+        if (more := ended.refused - _MOST_REFUSALS) > 0:
+            rest += f"  {plural(more, 'more request')} refused"
         return (
             f"step {ended.step:,}  loss {ended.loss:.4f}  norm {ended.grad_norm:.3f}  "
-            f"lr {ended.learning_rate:.2e}  {ended.resource.tokens_per_second:,.0f} tokens/s{skipped}"
+            f"lr {ended.learning_rate:.2e}  {ended.resource.tokens_per_second:,.0f} tokens/s{rest}"
         )
     match event:
         case events.Attempt():
@@ -114,6 +118,11 @@ def describe(event: Event, window: OpenWindow) -> str | None:
             return f"step {event.step:,}  {mark}{event.what}: {event.evidence}; {event.advice}"
         case events.Judgement():
             return f"step {event.step:,}  criteria: {describe_judgement(event)}"
+        case events.Control() if event.action in events.REFUSALS and window.refused >= _MOST_REFUSALS:
+            last = (
+                f"step {event.step:,}  {event.action}: {event.reason}; more until the next losses are counted"
+            )
+            return last if window.refused == _MOST_REFUSALS else None
         case events.Control() if event.action != "fail":  # the command ends with that error
             return f"step {event.step:,}  {event.action}: {event.reason}"
     return None

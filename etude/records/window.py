@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from etude.records.events import Event, Resource, Step
+from etude.records.events import REFUSALS, Control, Event, Resource, Step
 
 _FEW_STEPS = 10  # over which a loss that is noisy from step to step is read
 
@@ -14,11 +14,13 @@ class Window:
 
     resource  None while the window is open
     elapsed   seconds of the run, over all attempts, when the window ended; 0 if its reader keeps no times
+    refused   requests that were refused or void meanwhile
     """
 
     steps: list[Step]
     resource: Resource | None = None
     elapsed: float = 0.0
+    refused: int = 0
 
     @property
     def step(self) -> int:
@@ -70,15 +72,18 @@ class OpenWindow:
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
+        self.refused = 0
 
     def add(self, event: Event) -> Window | None:
         """The window that a record ends, else None."""
         if isinstance(event, Step):
             self._steps.append(event)
+        self.refused += isinstance(event, Control) and event.action in REFUSALS
         if not isinstance(event, Resource) or not self._steps:
             return None
         steps, self._steps = self._steps, []
-        return Window(steps, event)
+        refused, self.refused = self.refused, 0
+        return Window(steps, event, refused=refused)
 
     def rest(self) -> Window | None:
         """The steps since the last window, which no record has ended yet."""

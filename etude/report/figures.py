@@ -93,7 +93,10 @@ FIGURES: dict[str, tuple[str, str]] = {
     "verdict": ("texts", "by the rules of report/verdict.py"),
     "problems": ("texts", "by the rules of report/verdict.py"),
     "criteria": ("text", "the recipe's, after the last evaluation or final scores"),
-    "origin": ("text", "the run and step that a fork goes on from, or the run that a replay makes again"),
+    "origin": (
+        "text",
+        "the run that it goes on from with its step, that it makes again, or whose weights it began with",
+    ),
     "interventions": ("texts", "requests and their answers, the watch's decisions and restarts"),
     "created": ("text", "UTC, to the second"),
     "device": ("text", "last attempt"),

@@ -47,12 +47,14 @@ def interventions(history: History) -> list[Intervention]:
 
 
 def origin_text(history: History) -> str | None:
-    """The run that a fork goes on from, or that a replay makes again; None for another run."""
+    """The run that a fork goes on from, a replay makes again, or first weights are of; None for another."""
     info = history.run.info
     if origin := info.get("origin"):
         others = [f", with {key} = {toml_text(value)}" for key, value in origin.get("changes", {}).items()]
         return f"step {origin['step']:,} of {origin['run']}{''.join(others)}"
-    return f"a replay of {info['replays']}" if info.get("replays") else None
+    if info.get("replays"):
+        return f"a replay of {info['replays']}"
+    return f"the weights of {info['parent']}" if info.get("parent") else None
 
 
 def describe_interventions(history: History) -> Iterator[str]:

@@ -33,9 +33,10 @@ from etude.report.wording import (
     size,
     steps_text,
 )
-from etude.text import expected, plural
+from etude.text import expected, plural, shorten
 
 _MOST_INTERVENTIONS = 8
+_ORIGIN_WIDTH = 40
 _WORTH_AN_INDEX = 8 << 20  # bytes of a journal that takes over a tenth of a second to read
 _NOT_OF_JOURNAL = {
     "name", "recipe", "created", "end", "status", "reason", "checkpoints", "best_checkpoint", "best_metric",
@@ -151,9 +152,9 @@ def describe(summary: Summary) -> list[tuple[str, str]]:
 
 
 def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
-    """One row a run, after a header."""
+    """One row a run, after a header; where a run comes from another, a column says so."""
     header = ["run", "status", "step", "training loss", "best", "at step", "tokens/s", "time", "created"]
-    return [header] + [
+    rows = [
         [
             summary['name'], status_word(summary), f"{summary['step']:,}/{number(summary['steps'])}",
             short(summary['last_loss']), _best_of_metric(summary), number(summary['metric_best_step']),
@@ -162,6 +163,11 @@ def run_table(summaries: Sequence[Summary]) -> list[list[str]]:
         ]
         for summary in summaries
     ]  # fmt: skip
+    origins = [summary["origin"] for summary in summaries]
+    if any(origins):
+        header = [*header, "comes from"]
+        rows = [[*row, shorten(origin or NOTHING, _ORIGIN_WIDTH)] for row, origin in zip(rows, origins)]
+    return [header, *rows]
 
 
 def next_commands(history: History) -> list[str]:

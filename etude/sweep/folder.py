@@ -18,7 +18,7 @@ from etude import durable
 from etude.errors import InputError
 from etude.recipe.load import diff, load_recipe, recipe_hash, to_toml
 from etude.records.folder import list_checkpoints, step_of
-from etude.records.lease import is_locked, read_lease, write_lease
+from etude.records.lease import holder, is_locked, read_lease, write_lease
 from etude.records.store import Run
 from etude.sweep.grid import Sweep, Trial
 from etude.text import plural, shorten
@@ -84,10 +84,9 @@ class SweepFolder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                lease = self._lease()
                 raise InputError(
-                    f"sweep folder {self.path} is in use by process {lease.get('pid')} on "
-                    f"{lease.get('host')}; wait for it or stop it, or give another --folder"
+                    f"sweep folder {self.path} is in use by {holder(self._lease())}; wait for it or stop it, "
+                    "or give another --folder"
                 ) from None
             write_lease(self.path, "running")
             yield

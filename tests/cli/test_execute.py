@@ -42,10 +42,12 @@ def test_a_run_in_this_process_ends_with_its_verdict_and_what_to_type_next(
 class Interrupts(LineView):
     """A view in which Ctrl-C is pressed when the third step is logged."""
 
+    number = signal.SIGINT
+
     def write(self, event: Event) -> None:
         super().write(event)
         if isinstance(event, Resource) and event.step == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.number)
 
 
 def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_continues(
@@ -67,6 +69,18 @@ def test_ctrl_c_is_acknowledged_and_the_step_that_was_saved_stands_before_what_c
         "stopped; saved at step 3",
         f"continue with: etude resume {run.path}",
     ]
+
+
+def test_a_run_that_ends_as_paused_is_said_to_be_paused(
+    tmp_path: Path, make_recipe: Make, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Interrupts, "number", signal.SIGUSR1)
+    monkeypatch.setattr("etude.cli.live.open_view", lambda **_: Interrupts())
+    with pytest.raises(typer.Exit) as caught:
+        train_here(make_recipe(), Options(runs=tmp_path / "runs"))
+    lines = capfd.readouterr().err.splitlines()
+    assert caught.value.exit_code == 75 and list_runs(tmp_path / "runs")[0].state == "paused"
+    assert lines[-2] == "paused; saved at step 3"
 
 
 class Interrupted(Interrupts):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from etude.notify import line
+from etude.notify.channel import Program
 from tests.conftest import Outcome
 from tests.notify.server import TOKEN, USER, Service, serving
 
@@ -83,3 +84,16 @@ def test_what_the_environment_lacks_is_named_by_its_variable_and_never_shown(
         assert ended.code == 2 and len(lines) == 1 and says in lines[0]
         assert not any(value in lines[0] for value in environment.values() if "secret" in value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_channel_that_hangs_takes_its_time_once(
+    write_recipe: Write, etude: Etude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETUDE_COMMAND_PROGRAM", "sleep 600")
+    monkeypatch.setattr(Program.__init__, "__kwdefaults__", {"seconds": 0.2})
+    monkeypatch.setattr("etude.cli.notify._MOST_SECONDS", 0.1)
+    recipe = write_recipe({"notify": [{"channel": "command", "on": ["fault", "stopped", "finished"]}]})
+    ended = etude("notify", "test", recipe, "--json")
+    whys = [row["why"] for row in json.loads(ended.out)]
+    assert ended.code == 1 and whys[0] == "it was ended after 0.2 s"
+    assert whys[1:] == ["not tried, as those before it took 0.1 s"] * 2

@@ -2,6 +2,7 @@
 
 import errno
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from etude import durable
 from etude.control.place import open_place, require_place
 from etude.errors import InputError, MissingError, StorageError
+from etude.recipe.schema import Recipe
+
+Make = Callable[..., Recipe]
 
 
 def addresses(tmp_path: Path) -> list[str]:
@@ -32,8 +36,11 @@ def test_a_place_keeps_whole_files_by_name(tmp_path: Path, number: int) -> None:
     assert open_place(mirror).names() == ["run"]
 
 
-def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path, make_recipe: Make) -> None:
     (tmp_path / "file").write_text("")
+    for name in ("runs", "texts", "held out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "texts")
     refused = {
         str(tmp_path / "file"): "is no folder",
         str(tmp_path / "unmounted" / "runs"): "mount the disk",
@@ -41,17 +48,26 @@ def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> No
         "nonsense://bucket/runs": "another address that fsspec knows",
         str(tmp_path / "runs"): "is the folder of the runs",
         str(tmp_path / "runs" / "mirror"): "is the folder of the runs, or in it",
+        str(tmp_path / "texts"): f"is the data {tmp_path}/texts, which copies of a run would join",
+        str(tmp_path / "texts" / "mirror"): "join, or in it; give a folder on another disk",
+        str(tmp_path / "link"): "is the data",
+        str(tmp_path / "link" / "mirror"): "is the data",
+        str(tmp_path / "held out"): f"is the data {tmp_path}/held out",
+        str(durable.cache_root()): "which etude fills",
         f"file://{tmp_path}/runs": "by its path",
         f"local://{tmp_path}/runs": "by its path",
         "memory://runs": "by its path",
     }
-    (tmp_path / "runs").mkdir()
+    sources = {
+        "data.train.0.path": str(tmp_path / "texts"),
+        "data.test": [{"path": str(tmp_path / "held out")}],
+    }
     for mirror, said in refused.items():
         with pytest.raises(InputError, match=said) as caught:
-            require_place(mirror, tmp_path / "runs")
+            require_place(make_recipe({**sources, "run.mirror": mirror}), tmp_path / "runs")
         assert "run.mirror" in str(caught.value) and "\n" not in str(caught.value)
-    require_place(None, tmp_path / "runs")
-    require_place(str(tmp_path / "mirror"), tmp_path / "runs")
+    require_place(make_recipe(sources), tmp_path / "runs")
+    require_place(make_recipe({**sources, "run.mirror": str(tmp_path / "mirror")}), tmp_path / "runs")
 
 
 def test_nothing_is_written_through_a_link_or_over_a_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -89,18 +90,26 @@ def test_the_copy_of_another_run_is_not_taken_for_this_one(mirrored: Run, tmp_pa
 
 
 def test_a_copy_that_the_disk_cannot_hold_is_refused_before_it_is_written(
-    mirrored: Run, tmp_path: Path
+    mirrored: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mirror" / mirrored.name / manifest_name(9, "0" * 8)).write_bytes(b"no manifest")
-    found = read_manifest(manifests(tmp_path, mirrored)[1].read_bytes(), "m")
-    huge = {name: type(part)(2**60, part.sha256) for name, part in found.parts.items()}
-    files = {**found.files, "log.txt": [(next(iter(huge)), 0, 2**59)]}
-    (tmp_path / "mirror" / mirrored.name / manifest_name(8, "0" * 8)).write_bytes(
-        Manifest(found.run, found.step, found.state, huge, files).to_bytes()
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="make room"):
         restore(str(tmp_path / "mirror"), tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize("size", [2**44, 10**18, 2**63, 10**30])
+def test_a_copy_that_says_it_is_larger_than_any_disk_gives_way_to_the_one_before_it(
+    mirrored: Run, tmp_path: Path, size: int
+) -> None:
+    found = read_manifest(manifests(tmp_path, mirrored)[1].read_bytes(), "m")
+    huge = {name: type(part)(size, part.sha256) for name, part in found.parts.items()}
+    files = {**found.files, "log.txt": [(next(iter(huge)), 0, size)]}
+    (tmp_path / "mirror" / mirrored.name / manifest_name(8, "0" * 8)).write_bytes(
+        Manifest(found.run, found.step, found.state, huge, files).to_bytes()
+    )
+    again, problems = restore(str(tmp_path / "mirror"), tmp_path / "other")
+    assert again.name == mirrored.name and len(problems) == 1
 
 
 def test_a_mirror_of_several_runs_or_of_none_is_asked_for_one(mirrored: Run, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from etude.recipe.load import recipe_from
 from etude.records.events import Attempt, Control, Evaluation, Finding, Generation, Scores, Step, to_json
 from etude.records.lineage import Origin
 from etude.records.store import Run, find_unfinished, list_runs
+from etude.report.summary import run_table, summarize
 from etude.run import run_recipe
 from etude.start import Options
 from tests.bases import write_labelled
@@ -91,6 +92,14 @@ def test_a_fork_names_its_parent_and_is_continued_by_name_only(parent: Run, tmp_
     assert Origin(**again.info["origin"]) == Origin(child.info["id"], 4)
     attempts = [entry.event for entry in go_on(again).ledger().entries if isinstance(entry.event, Attempt)]
     assert [(attempt.number, attempt.from_step) for attempt in attempts] == [(1, 0), (2, 4)]
+
+
+def test_a_fork_may_live_otherwise_and_is_replayed_all_the_same(parent: Run, tmp_path: Path) -> None:
+    child = fork(parent, 4, tmp_path, changes={"run.grace": "30s", "run.mirror": str(tmp_path / "mirror")})
+    assert (child.recipe.run.grace, child.info["origin"]["changes"]) == ("30s", {})
+    table = run_table([summarize(parent), summarize(child)])
+    assert [row[-1] for row in table] == ["comes from", "–", f"step 4 of {parent.name}"]
+    assert run_table([summarize(parent)])[0][-1] == "created"
 
 
 def flip(path: Path) -> None:

@@ -117,6 +117,9 @@ def test_a_run_has_one_guard_and_only_on_its_machine(dead: Run) -> None:
     (dead.path / "lease.json").write_text(json.dumps({**dead.lease, "host": "elsewhere"}))
     with pytest.raises(InputError, match="is on elsewhere, this is"):
         Guard(dead, QUICK, print)
+    (dead.path / "lease.json").write_text(json.dumps({"state": "finished", "left": True}))
+    with pytest.raises(InputError, match="is finished, and no process has it"):
+        Guard(dead, QUICK, print)
 
 
 def test_a_guard_ends_with_a_run_that_ended(

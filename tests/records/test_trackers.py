@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from etude.engine.batch import DeviceBatch
 from etude.own import logits
 from etude.recipe.schema import Recipe
-from etude.records.events import Attempt, CheckpointSaved, Evaluation
+from etude.records.events import Attempt, CheckpointSaved, Control, Evaluation
 from etude.records.ledger import Ledger
 from etude.records.services import SERVICES, TensorBoard
 from etude.records.store import Run, create_run
@@ -102,3 +102,15 @@ def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(
     assert len(list(training)) == 12 and training.run.state == "finished"
     said = "tracker tensorboard could not be opened and is off: ConnectionError: no network"
     assert said in capfd.readouterr().err and said in (training.run.path / "log.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("refused", [20, 21, 10_000])
+def test_a_flood_of_refusals_is_a_few_lines_and_their_number(refused: int) -> None:
+    log = OpenWindow()
+    answers = [Control(1, "refuse", f"set {number}", f"r-{number}") for number in range(refused)]
+    said = list(filter(None, (describe(each, log) for each in [*answers, *window(1, 5), answers[0]])))
+    assert len(said) == 22 and said[18] == "step 1  refuse: set 18"
+    assert said[19] == "step 1  refuse: set 19; more until the next losses are counted"
+    left = {20: "tokens/s", 21: "tokens/s  1 more request refused"}
+    assert said[20].endswith(left.get(refused, "tokens/s  9,980 more requests refused"))
+    assert said[21] == "step 1  refuse: set 0"  # of the next window

@@ -45,4 +45,5 @@ def test_a_fork_and_a_replay_say_where_they_come_from(tmp_path: Path) -> None:
     told = "step 40 of first-1, with optim.weight_decay = 0.3"
     assert origin_text(history_of(tmp_path, origin=origin)) == told
     assert origin_text(history_of(tmp_path, replays="first-1")) == "a replay of first-1"
+    assert origin_text(history_of(tmp_path, parent="first")) == "the weights of first"
     assert origin_text(history_of(tmp_path)) is None
