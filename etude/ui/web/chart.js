@@ -144,6 +144,7 @@ function usePlot(props) {
     if (!data || !width || !box.current) return undefined;
     const made = new Plot(optionsOf(now, shared, box.current), tablesOf(now.current), box.current);
     plot.current = made;
+    /** @type {any} */ (box.current).plot = made; // for tests, as a canvas has no text
     readout(made, now.current, box.current);
     return () => {
       made.destroy();

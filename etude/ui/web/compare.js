@@ -50,7 +50,7 @@ function Curves({ ids, names, query, theme }) {
       ${view.from !== null && html`<button onClick=${() => change({ from: null, to: null })}>Whole range</button>`}
       <span class="grow"></span><input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
     </div>
-    <div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.name} view=${view} onView=${change} feed=${feed} shared="compare" theme=${theme} marks=${{ windows: [], best: null, level: null }}
+    <h2 class="unseen">Curves</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.name} view=${view} onView=${change} feed=${feed} shared="compare" theme=${theme} marks=${{ windows: [], best: null, level: null }}
       drawn=${{ title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log", lines: ids.map((run, tone) => ({ run, name: chart.name, label: names[tone], tone, isRun: true })) }} />`)}</div>`;
 }
 
@@ -85,7 +85,7 @@ function Figures({ value, names, ids, query }) {
   if (!rows.length) return null;
   const best = new Set(value.winner ?? []);
   return html`<section><h2>Figures</h2><div class="scroll" tabindex="0" role="region" aria-label="figures"><table class="grown">
-    <thead><tr><th scope="col"></th>${names.map((/** @type {string} */ name, /** @type {number} */ index) => html`<th key=${index} scope="col" class="number"><a href=${link(["run", ids[index]])}>${name}</a>${best.has(name) ? html` <span class="state good">ahead</span>` : ""}
+    <thead><tr><th scope="col">figure</th>${names.map((/** @type {string} */ name, /** @type {number} */ index) => html`<th key=${index} scope="col" class="number"><a href=${link(["run", ids[index]])}>${name}</a>${best.has(name) ? html` <span class="state good">ahead</span>` : ""}
       <div><label class="small"><input type="radio" name="baseline" checked=${(query.baseline ?? ids[0]) === ids[index]} onChange=${() => change({ baseline: ids[index] })} /> baseline</label></div></th>`)}</tr></thead>
     <tbody>${rows.map((/** @type {any[]} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row">${row[0].trim()}</th>${row.slice(1).map((each, column) => html`<td key=${column} class="number">${each ?? NOTHING}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }

@@ -36,7 +36,7 @@ export function Parallel({ trials, keys, metric, isLess, brush, onBrush }) {
   const y = (/** @type {number} */ share) => HIGH - BOTTOM - share * (HIGH - TOP - BOTTOM);
   const best = [...valued].sort((a, b) => (isLess ? 1 : -1) * (Number(a.value) - Number(b.value)))[0];
   const kept = valued.filter(passes);
-  return html`<div class="scroll"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="parallel coordinates">
+  return html`<div class="scroll" tabindex="0"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="parallel coordinates">
     ${[...valued].sort((a, b) => Number(passes(a)) - Number(passes(b))).map((trial) => html`<path key=${trial.name} class="thread ${passes(trial) ? "" : "off"} ${trial === best ? "best" : ""}" d=${axes.map((axis, index) => [index, at(trial, axis)]).filter(([, share]) => share !== null).map(([index, share], place) => `${place ? "L" : "M"}${x(index).toFixed(1)} ${y(share).toFixed(1)}`).join("")}><title>${trial.name}: ${metric} ${short(trial.value, 4)}</title></path>`)}
     ${axes.map((axis, index) => html`<${Axis} key=${axis.key} axis=${axis} x=${x(index)} y=${y} range=${brushes.get(axis.key)} onRange=${(/** @type {number[] | null} */ range) => set(axis.key, range)} />`)}
   </svg></div>
@@ -109,7 +109,7 @@ export function Scatter({ trials, metric, isLess }) {
   const x = (/** @type {Trial} */ trial) => SIDE + 16 + (across.share(trial.cost) ?? 0) * (WIDE - 2 * SIDE - 32);
   const y = (/** @type {Trial} */ trial) => HIGH - 48 - (up.share(trial.value) ?? 0) * (HIGH - 80);
   const front = paretoFront(known, isLess);
-  return html`<div class="scroll"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="${metric} against device time">
+  return html`<div class="scroll" tabindex="0"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="${metric} against device time">
     ${up.ticks.map((tick) => html`<g key=${tick.text} class="axis"><line class="rule" x1=${SIDE} x2=${WIDE - SIDE} y1=${HIGH - 48 - tick.share * (HIGH - 80)} y2=${HIGH - 48 - tick.share * (HIGH - 80)} /><text x=${SIDE - 8} y=${HIGH - 44 - tick.share * (HIGH - 80)} text-anchor="end">${tick.text}</text></g>`)}
     ${across.ticks.map((tick) => html`<g key=${tick.text} class="axis"><text x=${SIDE + 16 + tick.share * (WIDE - 2 * SIDE - 32)} y=${HIGH - 20} text-anchor="middle">${duration(Number(tick.text))}</text></g>`)}
     <path class="front" d=${front.map((trial, index) => `${index ? "L" : "M"}${x(trial).toFixed(1)} ${y(trial).toFixed(1)}`).join("")} />

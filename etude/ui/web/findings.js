@@ -78,6 +78,6 @@ export function Confusion({ confusion }) {
   const share = (/** @type {number} */ row, /** @type {number} */ column) => counts[row][column] / (counts[row].reduce((sum, each) => sum + each, 0) || 1);
   return html`<section><h2>Confusions</h2><div class="scroll" tabindex="0" role="region" aria-label="confusion matrix"><table class="matrix">
     <caption class="muted">Rows are the labels, columns what the run said.</caption>
-    <thead><tr><th></th>${labels.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}<th scope="col" class="number">found</th></tr></thead>
+    <thead><tr><th scope="col"><span class="unseen">label</span></th>${labels.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}<th scope="col" class="number">found</th></tr></thead>
     <tbody>${labels.map((name, row) => html`<tr key=${name}><th scope="row">${name}</th>${counts[row].map((count, column) => html`<td key=${column} class="number heat-${Math.min(Math.floor(share(row, column) * 8), 7)}">${number(count)}</td>`)}<td class="number">${(100 * share(row, row)).toFixed(0)} %</td></tr>`)}</tbody></table></div></section>`;
 }

@@ -62,7 +62,7 @@ function table(lines, chart) {
   const cells = (/** @type {string} */ line) => line.trim().replace(/^\|/, "").replace(/\|$/, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
   const [head, ruler, ...rows] = lines.map(cells);
   const kind = (/** @type {number} */ index) => (/:$/.test(ruler[index] ?? "") ? "number" : "");
-  return html`<div class="scroll"><table>${head.some(Boolean) && html`<thead><tr>${head.map((cell, index) => html`<th scope="col" class=${kind(index)}>${inline(cell, chart)}</th>`)}</tr></thead>`}
+  return html`<div class="scroll" tabindex="0"><table>${head.some(Boolean) && html`<thead><tr>${head.map((cell, index) => html`<th scope="col" class=${kind(index)}>${inline(cell, chart)}</th>`)}</tr></thead>`}
     <tbody>${rows.map((row) => html`<tr>${row.map((cell, index) => html`<td class=${kind(index)}>${inline(cell, chart)}</td>`)}</tr>`)}</tbody></table></div>`;
 }
 

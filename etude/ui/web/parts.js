@@ -59,7 +59,7 @@ export const Facts = ({ rows }) => html`<dl class="facts">${rows.map(
 /** A plain table. @param {{columns: any[], rows: any[][], caption?: string, numeric?: number[]}} props */
 export function Table({ columns, rows, caption, numeric = [] }) {
   const kind = (/** @type {number} */ index) => (numeric.includes(index) ? "number" : "");
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption || "table"}><table>
+  return html`<div class="scroll" tabindex="0" role=${caption ? "region" : undefined} aria-label=${caption}><table>
     ${caption && html`<caption>${caption}</caption>`}
     <thead><tr>${columns.map((each, index) => html`<th scope="col" class=${kind(index)}>${each}</th>`)}</tr></thead>
     <tbody>${rows.map((row) => html`<tr>${row.map((each, index) => html`<td class=${kind(index)}>${each}</td>`)}</tr>`)}</tbody>

@@ -10,6 +10,8 @@ import { Choice, Empty, Loading, Problem, State, Tabs, say } from "./parts.js";
 import { change, link } from "./route.js";
 
 const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
+const FIGURES_AFTER = 5000, ENTRIES_AFTER = 500; // milliseconds until the run is read again
+
 /** The other tabs, fetched when they are first opened. @type {Record<string, [string, () => Promise<any>]>} */
 const TABS = {
   samples: ["Samples", () => import("./samples.js").then((module) => module.Samples)],
@@ -96,7 +98,7 @@ function Charts({ run, id, query, feed, theme }) {
       <span class="grow"></span>
       <input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
     </div>
-    ${shown.length ? html`<div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} drawn=${drawnOf(chart, id, query.log === "1")} view=${view} onView=${onView} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
+    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} drawn=${drawnOf(chart, id, query.log === "1")} view=${view} onView=${onView} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
   </div><aside class="stack">
     <${Criteria} criteria=${run.criteria ?? []} />
     <${Scores} scores=${run.scores ?? []} />
@@ -114,7 +116,7 @@ function useRun(id) {
   const [live, setLive] = useState(/** @type {any} */ ({}));
   const [turn, setTurn] = useState(0);
   const feed = useMemo(() => new EventTarget(), [id]);
-  const wait = useRef(0);
+  const wait = useRef(0), due = useRef(0);
   const again = () => setTurn((/** @type {number} */ old) => old + 1);
   useEffect(() => {
     const asked = new AbortController();
@@ -124,12 +126,14 @@ function useRun(id) {
     );
     return () => asked.abort();
   }, [id, turn]);
-  const soon = () => {
-    if (wait.current) return;
+  const within = (/** @type {number} */ time) => {
+    if (wait.current && due.current <= performance.now() + time) return;
+    window.clearTimeout(wait.current);
+    due.current = performance.now() + time;
     wait.current = window.setTimeout(() => {
       wait.current = 0;
       again();
-    }, 1000);
+    }, time);
   };
   const isKnown = state.run !== null;
   useEffect(() => {
@@ -137,14 +141,19 @@ function useRun(id) {
     const close = listen([id], [state.run.size ?? -1], {
       points: (value) => {
         feed.dispatchEvent(new CustomEvent("points", { detail: value }));
-        soon();
+        const steps = Object.values(value.series).flatMap((series) => series.x.step.slice(-1));
+        setLive((/** @type {any} */ old) => ({ ...old, step: Math.max(old.step ?? 0, ...steps) }));
+        within(FIGURES_AFTER);
       },
-      entries: soon,
+      entries: () => within(ENTRIES_AFTER),
       state: (value) => {
         setLive((/** @type {any} */ old) => ({ ...old, ...value }));
-        if (value.state !== state.run.state) soon();
+        if (value.state !== state.run.state) within(ENTRIES_AFTER);
       },
-      connected: (isConnected) => setLive((/** @type {any} */ old) => ({ ...old, isLost: !isConnected })),
+      connected: (isConnected) => {
+        setLive((/** @type {any} */ old) => ({ ...old, isLost: !isConnected }));
+        if (!isConnected) again(); // the answer says in words why
+      },
       again: () => {
         again();
         feed.dispatchEvent(new Event("again"));

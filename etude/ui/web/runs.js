@@ -37,7 +37,7 @@ export function Runs({ query, isReadOnly }) {
       <input type="search" placeholder="Name, model, data, tag, state" aria-label="find runs" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && change({ q: null })} />
       <span class="muted" role="status">${rows.length === runs.length ? plural(runs.length, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(runs.length, "run")}`}</span>
       <span class="grow"></span>
-      ${baseline && html`<button class="quiet" onClick=${() => change({ baseline: null })}><${Icon} name="pin" />against ${baseline.name} ×</button>`}
+      ${baseline && html`<button class="quiet" onClick=${() => change({ baseline: null })} title="unpin"><${Icon} name="pin" /><span class="pinned">against ${baseline.name}</span> ×</button>`}
       <details class="menu"><summary>Columns</summary><div>${columns.filter((column) => column.key !== "choose").map((column) => html`<label key=${column.key}><input type="checkbox" checked=${names.includes(column.key)} onChange=${() => pick(column.key)} />${column.title}</label>`)}</div></details>
       ${chosen.length > 0 && html`<button class="quiet" onClick=${() => change({ runs: null })}>Clear</button>`}
       <a class="button ${chosen.length > 1 ? "main" : ""}" href=${chosen.length > 1 ? link(["compare"], { runs: chosen.join(","), baseline: query.baseline }) : undefined} aria-disabled=${chosen.length > 1 ? undefined : "true"} role=${chosen.length > 1 ? undefined : "link"}>Compare${chosen.length ? ` ${chosen.length}` : ""}</a>

@@ -43,7 +43,7 @@ function Advice({ value }) {
   return html`<section><h2>What it found</h2>
     ${typeof value.standing === "string" ? html`<p class="lead">${value.standing}</p>` : best && html`<p class="lead">The best is ${typeof best === "string" ? best : best.name}.</p>`}
     ${Array.isArray(value.sentences) && value.sentences.map((/** @type {string} */ each) => html`<p key=${each}>${each}</p>`)}
-    ${advice.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
+    ${advice.length > 0 && html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
       <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${each.trial}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}
     ${documents.length > 0 && html`<p class="line">${documents.map((/** @type {any} */ each) => html`<a key=${each.name} href=${address(each.url)}>${each.name}</a>`)}</p>`}</section>`;
 }
