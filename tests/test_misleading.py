@@ -89,7 +89,7 @@ def test_a_run_that_is_worse_than_before_was_right_before(misleading: Get) -> No
     assert f1(truth, before(run)) > 0.95 and f1(truth, said) < 0.7
     assert all(loss > 2 * losses(run)[0] for loss in losses(run)[1:])
     steps = events(run, Step)
-    assert mean(steps[-10:]) < 0.8 * mean(steps[:10])
+    assert mean(steps[-10:]) < 0.9 * mean(steps[:10])  # 0.77 to 0.84, by the processor
 
 
 def test_three_runs_hold_out_other_rows(misleading: Get) -> None:

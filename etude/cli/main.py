@@ -153,6 +153,8 @@ def main() -> None:
     with lasting_output() as output, one_interrupt() as interrupts:
         try:
             code = _run()
+        except (KeyboardInterrupt, typer.Abort):  # also of one that came while an error was told
+            code = 128 + signal.SIGINT
         except Exception:
             if not interrupts:  # else it came of it, as from an import that was broken off
                 say(traceback.format_exc().rstrip())
@@ -178,7 +180,7 @@ def _run() -> int:
     join_words()
     try:
         follow_launcher()
-        return app(standalone_mode=False) or 0
+        return app(standalone_mode=False, prog_name="etude") or 0  # however Python was started
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EtudeError as error:
@@ -187,8 +189,6 @@ def _run() -> int:
     except _UsageError as error:
         _say_usage(error)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        return 128 + signal.SIGINT
 
 
 @app.callback(invoke_without_command=True)

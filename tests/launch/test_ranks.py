@@ -114,7 +114,7 @@ def test_an_early_interrupt_is_no_traceback_and_leaves_no_run(
     assert [path.name for path in (tmp_path / "runs").glob(".*")] in ([], [".lock"])
 
 
-# The main thread of the rank that gets SIGUSR1 sleeps, as one that hangs does; its other threads go on.
+# The main thread of the rank that gets SIGWINCH sleeps, as one that hangs does; its other threads go on.
 # SIGUSR2 lets it wait for a program, and for a thread of its own, that work longer than the limit of the
 # test.
 ASIDE = """
@@ -130,7 +130,7 @@ def long(*_):
     thread.start()
     thread.join()
     print("went on", file=sys.stderr, flush=True)
-signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
+signal.signal(signal.SIGWINCH, lambda *_: time.sleep(3600))
 signal.signal(signal.SIGUSR2, long)
 """
 
@@ -150,7 +150,7 @@ def test_a_rank_whose_main_thread_hangs_is_named_and_one_that_works_long_is_left
     while "went on" not in life.said():
         assert life.process.poll() is None, life.said()
         time.sleep(0.05)
-    life.ranks[1].send_signal(signal.SIGUSR1)
+    life.ranks[1].send_signal(signal.SIGWINCH)  # SIGUSR1 asks a run to stop
     assert life.end() == 1
     assert "error: rank 1 was stopped or hung, and was ended: it did nothing for " in life.said()
 
