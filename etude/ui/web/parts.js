@@ -22,10 +22,13 @@ const ICONS = {
 /** Words, icon and tone of what a run or a trial can be. @type {Record<string, [keyof ICONS, string]>} */
 const STATES = {
   running: ["running", "accent"], paused: ["paused", "plain"], stopped: ["stopped", "plain"], finished: ["finished", "good"],
-  done: ["finished", "good"], failed: ["failed", "bad"], killed: ["warning", "warn"], damaged: ["warning", "bad"],
+  done: ["finished", "good"], "ended early": ["finished", "good"], failed: ["failed", "bad"], killed: ["warning", "warn"], damaged: ["warning", "bad"],
   error: ["failed", "bad"], warning: ["warning", "warn"], info: ["info", "plain"], unknown: ["unknown", "plain"],
   met: ["finished", "good"], missed: ["failed", "bad"], open: ["left", "plain"], left: ["left", "plain"], waiting: ["left", "plain"],
 };
+
+/** The icon and the tone of a state. @param {string} name @returns {[string, string]} */
+export const lookOf = (name) => STATES[name] ?? STATES[name.startsWith("not started") ? "left" : "unknown"];
 
 /** @param {{name: string}} props */
 export function Icon({ name }) {
@@ -35,7 +38,7 @@ export function Icon({ name }) {
 
 /** A state by icon and word, never by colour alone. @param {{name: string, text?: string}} props */
 export function State({ name, text }) {
-  const [icon, tone] = STATES[name] ?? STATES.unknown;
+  const [icon, tone] = lookOf(name);
   return html`<span class="state ${tone}"><${Icon} name=${icon} />${text ?? name}</span>`;
 }
 

@@ -3,18 +3,15 @@
 import { html, useMemo } from "./vendor/preact.js";
 import { address, isExported } from "./api.js";
 import { moment } from "./format.js";
-import { markdown } from "./markdown.js";
 import { Empty, Loading, Problem, useAnswer } from "./parts.js";
+import { prose } from "./prose.js";
 import { change } from "./route.js";
 
 /** @param {{id: string}} props */
 export function Report({ id }) {
   const path = `/api/runs/${encodeURIComponent(id)}/report`;
   const { value, error, again } = useAnswer(path);
-  const body = useMemo(() => value?.markdown && markdown(value.markdown, (name) => {
-    const found = value.charts?.[name] ?? value.charts?.[name.replace(/\.svg$/, "")];
-    return found ? (found.startsWith("data:") ? found : address(found)) : null;
-  }), [value]);
+  const body = useMemo(() => value?.html && prose(value.html), [value]);
   if (error) return html`<${Problem} error=${error} again=${again} />`;
   if (!value) return html`<${Loading} text="Reading the report" />`;
   if (!body) return html`<${Empty}>No report is written yet: it is at the end of the run, or now by <code>etude report</code>.<//>`;

@@ -1,14 +1,12 @@
 // @ts-check
 // A sweep: its trials by model and tier, what its knobs do, and what the metric costs.
 import { html } from "./vendor/preact.js";
-import { address } from "./api.js";
 import { NOTHING, duration, metricTitle, number, plural, setting, short } from "./format.js";
 import { Parallel, Scatter } from "./drawings.js";
-import { Empty, Icon, Loading, Problem, State, useAnswer } from "./parts.js";
+import { Empty, Icon, Loading, Problem, State, lookOf, useAnswer } from "./parts.js";
+import { prose } from "./prose.js";
 import { change, link } from "./route.js";
 import { LongTable, ordered } from "./table.js";
-
-const ICON = /** @type {Record<string, string>} */ ({ finished: "finished", done: "finished", running: "running", failed: "failed", killed: "warning", stopped: "stopped", paused: "paused" });
 
 /** @typedef {{name: string, run: string | null, state: string, tier: string, model: string, values: Record<string, any>, value: number | null, cost: number | null, isFront: boolean}} Trial */
 
@@ -17,36 +15,39 @@ export function Sweep({ id, query }) {
   const { value, error, again } = useAnswer(`/api/sweeps/${encodeURIComponent(id)}`);
   if (error) return html`<${Problem} error=${error} again=${again} />`;
   if (!value) return html`<${Loading} text="Reading the sweep" />`;
-  const front = new Set((value.front ?? []).map((/** @type {any} */ each) => (typeof each === "string" ? each : each.trial ?? each.name)));
+  const front = new Set((value.front ?? []).map((/** @type {any} */ each) => (typeof each === "string" ? each : each.name)));
   /** @type {Trial[]} */
   const trials = (value.trials ?? []).map((/** @type {any} */ each) => trialOf(each, front));
   const isLess = value.lower_is_better !== false;
   const metric = metricTitle(value.metric ?? "metric");
   const states = Object.entries(countBy(trials, (trial) => trial.state)).map(([name, count]) => `${number(count)} ${name}`).join(", ");
   return html`<h1>${value.name}</h1>
-    <p class="muted">${plural(trials.length, "trial")}: ${states}${value.eta_seconds ? `; about ${duration(Math.round(value.eta_seconds))} left` : ""}</p>
+    <p class="muted">${plural(trials.length, "trial")}: ${states}${value.eta_seconds ? `; ${value.left?.words || `about ${duration(Math.round(value.eta_seconds))} left`}` : ""}</p>
     <div class="stack">
       <${Advice} value=${value} />
       <${Matrix} trials=${trials} metric=${metric} />
       <${Knobs} trials=${trials} query=${query} isLess=${isLess} metric=${metric} />
       <section><h2>By the knobs</h2><${Parallel} trials=${trials} keys=${knobsOf(trials)} metric=${metric} isLess=${isLess} brush=${query.brush ?? ""} onBrush=${(/** @type {string} */ brush) => change({ brush })} /></section>
       <section><h2>Against cost</h2><${Scatter} trials=${trials} metric=${metric} isLess=${isLess} /></section>
+      <${Documents} documents=${value.documents ?? []} />
       <${Trials} trials=${trials} query=${query} metric=${metric} isLess=${isLess} />
     </div>`;
 }
 
 /** @param {{value: any}} props */
 function Advice({ value }) {
-  const advice = value.recommendations ?? [], documents = value.documents ?? [];
-  if (!advice.length && !documents.length && !value.standing) return null;
-  const best = value.standing?.best ?? value.best;
+  const advice = value.recommendations ?? [], standings = Object.entries(value.standing ?? {}).filter(([, each]) => each?.best);
+  if (!advice.length && !standings.length) return null;
   return html`<section><h2>What it found</h2>
-    ${typeof value.standing === "string" ? html`<p class="lead">${value.standing}</p>` : best && html`<p class="lead">The best is ${typeof best === "string" ? best : best.name}.</p>`}
-    ${Array.isArray(value.sentences) && value.sentences.map((/** @type {string} */ each) => html`<p key=${each}>${each}</p>`)}
+    ${value.best && html`<p class="lead">The best is ${value.best}.</p>`}
+    ${value.same_validation_rows === false && html`<p class="warn">The models were not measured on the same validation rows, so they are not held against each other.</p>`}
+    ${standings.length > 0 && html`<dl class="list">${standings.map(([model, each]) => html`<div key=${model}><dt>${model}</dt><dd><strong>${each.best}</strong>${each.not_distinguishable?.length ? `, and not told apart from it: ${each.not_distinguishable.join(", ")}` : ""}</dd></div>`)}</dl>`}
     ${advice.length > 0 && html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
-      <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${each.trial}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}
-    ${documents.length > 0 && html`<p class="line">${documents.map((/** @type {any} */ each) => html`<a key=${each.name} href=${address(each.url)}>${each.name}</a>`)}</p>`}</section>`;
+      <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${each.trial}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}</section>`;
 }
+
+/** The sections of the report of the sweep. @param {{documents: any[]}} props */
+const Documents = ({ documents }) => documents.length > 0 && html`<section><h2>The report</h2>${documents.map((each) => html`<details key=${each.name} class="section"><summary><h3>${each.title}</h3></summary><div class="report">${prose(each.html ?? "")}</div></details>`)}</section>`;
 
 /** Trials by model and tier, each an icon that leads to its run. @param {{trials: Trial[], metric: string}} props */
 function Matrix({ trials, metric }) {
@@ -63,8 +64,9 @@ function Matrix({ trials, metric }) {
 /** @param {{trial: Trial, metric: string}} props */
 function Square({ trial, metric }) {
   const label = `${trial.name}: ${trial.state}${trial.value === null ? "" : `, ${metric} ${short(trial.value, 4)}`}`;
-  const icon = html`<${Icon} name=${ICON[trial.state] ?? "left"} />`;
-  return trial.run ? html`<a class="square ${trial.state}" href=${link(["run", trial.run])} aria-label=${label} title=${label}>${icon}</a>` : html`<span class="square" role="img" aria-label=${label} title=${label}>${icon}</span>`;
+  const [name, tone] = lookOf(trial.state);
+  const icon = html`<${Icon} name=${name} />`;
+  return trial.run ? html`<a class="square ${tone}" href=${link(["run", trial.run])} aria-label=${label} title=${label}>${icon}</a>` : html`<span class="square" role="img" aria-label=${label} title=${label}>${icon}</span>`;
 }
 
 /** The mean metric over two knobs. @param {{trials: Trial[], query: Record<string, string>, isLess: boolean, metric: string}} props */
@@ -83,7 +85,7 @@ function Knobs({ trials, query, isLess, metric }) {
   const [low, high] = [Math.min(...means), Math.max(...means)];
   const level = (/** @type {number} */ mean) => Math.min(7, Math.floor((8 * (isLess ? high - mean : mean - low)) / (high - low || 1)));
   const pick = (/** @type {string} */ name, /** @type {string} */ value) => html`<label class="line">${name === "x" ? "across" : "down"} <select value=${value} onChange=${(/** @type {any} */ event) => change({ [name]: event.target.value })}>${keys.map((key) => html`<option key=${key} value=${key}>${key}</option>`)}</select></label>`;
-  return html`<section><h2>Two knobs</h2><div class="tools">${pick("x", x)}${pick("y", y)}<span class="muted">mean ${metric}; the darker, the better</span></div>
+  return html`<section><h2>Two knobs</h2><div class="tools">${pick("x", x)}${pick("y", y)}<span class="muted">mean ${metric}; the stronger the colour, the better</span></div>
     <div class="scroll" tabindex="0" role="region" aria-label="mean ${metric} by ${x} and ${y}"><table class="matrix grown"><thead><tr><th scope="col">${y} ╲ ${x}</th>${xs.map((column) => html`<th key=${column} scope="col" class="number">${setting(column)}</th>`)}</tr></thead>
     <tbody>${ys.map((row, index) => html`<tr key=${row}><th scope="row">${setting(row)}</th>${cells[index].map(({ mean, count }, place) => html`<td key=${place} class="number ${mean === null ? "" : `heat-${level(mean)}`}" title=${plural(count, "trial")}>${mean === null ? NOTHING : short(mean, 4)}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }
@@ -107,12 +109,11 @@ function Trials({ trials, query, metric, isLess }) {
 
 /** @param {any} each @param {Set<string>} front @returns {Trial} */
 function trialOf(each, front) {
-  const name = each.name ?? each.trial ?? each.id;
-  const value = each.value ?? (typeof each.metric === "number" ? each.metric : null);
-  const cost = each.cost_seconds ?? each.device_seconds_alone ?? null;
+  const { name } = each;
+  const { value, cost_seconds: cost } = each;
   return {
-    name, run: each.run ?? null, state: each.state ?? "left", tier: each.tier ?? "", model: each.model ?? "", values: each.values ?? {},
-    value: typeof value === "number" ? value : null, cost: typeof cost === "number" ? cost : null, isFront: front.has(name) || front.has(each.id),
+    name, run: each.id ?? null, state: each.state ?? "left", tier: each.tier ?? "", model: each.model ?? "", values: each.values ?? {},
+    value: typeof value === "number" ? value : null, cost: typeof cost === "number" ? cost : null, isFront: front.has(name),
   };
 }
 
