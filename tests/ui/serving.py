@@ -57,9 +57,9 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(*folders: Path, read_only: bool = False) -> Iterator[Serving]:
+def serving(*folders: Path, read_only: bool = False, port: int = 0) -> Iterator[Serving]:
     """Serve folders while the block runs."""
-    address, ready, faults = open_address(port=0), threading.Event(), list[str]()
+    address, ready, faults = open_address(port=port), threading.Event(), list[str]()
     server = make_server(
         Library(folders), address, "1.2.3", read_only=read_only, started=ready.set, told=faults.append
     )

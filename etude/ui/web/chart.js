@@ -226,7 +226,7 @@ function optionsOf(now, shared, box) {
     scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(now.current.view, min, max) }, y: { distr: drawn.isLog ? 3 : 1 } },
     axes: [
       { ...axis, grid: { show: false }, ticks: { show: true, size: 4, stroke: text("line") }, space: 72, size: 28, ...(view.axis === "seconds" ? { incrs: SECONDS } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => onTick(x, view.axis)) },
-      { ...axis, size: 60, space: 36, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((y) => (y === null ? "" : inTick(y, drawn.unit))) },
+      { ...axis, size: 60, space: 36, ...(drawn.isLog ? { grid: { ...axis.grid, filter: tens } } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((y) => (y === null ? "" : inTick(y, drawn.unit))) },
     ],
     cursor: {
       sync: { key: shared, scales: ["x", null], setSeries: false }, y: false, drag: { x: true, y: false, setScale: false },
@@ -356,6 +356,11 @@ function coloursOf(box) {
 const fade = (colour, share) => colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
 /** @param {number} value @param {number} low @param {number} high */
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+/** Only the powers of ten of a logarithmic scale, where they are enough. @param {any} _ @param {number[]} at */
+function tens(_, at) {
+  const found = at.map((y) => (Math.abs(Math.log10(y) % 1) < 1e-6 ? y : null));
+  return found.filter((y) => y !== null).length > 1 ? found : at;
+}
 /** @param {number} x @param {string} axis */
 const onTick = (x, axis) => (axis === "seconds" ? inTick(x, "seconds") : x >= 1e4 ? compact(x) : String(Number(x.toPrecision(6))));
 /** @param {number} y @param {string | null} unit */

@@ -1,7 +1,7 @@
 // @ts-check
 // Runs side by side: what the figures say, the curves over each other, and what differs in the recipes.
 import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
-import { get, listen } from "./api.js";
+import { get, listen, sizesOf } from "./api.js";
 import { Chart, Swatch } from "./chart.js";
 import { NOTHING, setting } from "./format.js";
 import { Choice, Empty, Loading, Problem, useAnswer } from "./parts.js";
@@ -10,6 +10,8 @@ import { readView } from "./run.js";
 import { listOf } from "./runs.js";
 
 const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
+
+const MOST_LIVE = 50; // runs that are listened to at once
 
 /** @param {any} props */
 export function Compare({ query, theme }) {
@@ -38,10 +40,20 @@ function Curves({ ids, names, query, theme }) {
   useEffect(() => {
     Promise.allSettled(ids.slice(0, 8).map((id) => get(`/api/runs/${encodeURIComponent(id)}`))).then((pages) => setCharts(together(pages.flatMap((page) => (page.status === "fulfilled" ? page.value.charts ?? [] : [])))));
   }, [ids.join()]);
-  useEffect(() => listen(ids, ids.map(() => -1), {
-    points: (value) => feed.dispatchEvent(new CustomEvent("points", { detail: value })),
-    again: () => feed.dispatchEvent(new Event("again")),
-  }), [ids.join()]);
+  useEffect(() => {
+    let close = () => {}, isGone = false;
+    const live = ids.slice(0, MOST_LIVE);
+    sizesOf(live).then((sizes) => {
+      if (!isGone) close = listen(live, sizes, {
+        points: (value) => feed.dispatchEvent(new CustomEvent("points", { detail: value })),
+        again: () => feed.dispatchEvent(new Event("again")),
+      });
+    });
+    return () => {
+      isGone = true;
+      close();
+    };
+  }, [ids.join()]);
   const words = (query.q ?? "").toLowerCase();
   const shown = charts.filter((/** @type {any} */ chart) => `${chart.title} ${chart.name}`.toLowerCase().includes(words));
   return html`<div class="tools">

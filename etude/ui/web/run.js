@@ -1,7 +1,7 @@
 // @ts-check
 // A run: how it stands, what was noticed, what can be asked of it, and its charts.
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
-import { get, listen } from "./api.js";
+import { get, listen, sizesOf } from "./api.js";
 import { Chart } from "./chart.js";
 import { Actions, Ledger } from "./control.js";
 import { NOTHING, duration, metricTitle, number, plural, short } from "./format.js";
@@ -106,6 +106,7 @@ function Charts({ run, id, query, feed, theme }) {
     <${Ledger} controls=${run.controls ?? []} />
     <section><h2>Figures</h2><dl class="list">${(run.rows ?? []).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
     ${run.commands?.length > 0 && html`<section><h2>Next</h2>${run.commands.map((/** @type {any} */ each) => html`<pre key=${each}>${typeof each === "string" ? each : each.command ?? each.join?.("  ")}</pre>`)}</section>`}
+    ${(run.cut ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="small muted">Not all is shown: ${each}.</p>`)}
     ${run.damaged?.length > 0 && html`<p class="warn">${plural(run.damaged.length, "line")} of the journal could not be read: ${run.damaged.slice(0, 5).join(", ")}</p>`}
   </aside></div>`;
 }
@@ -138,19 +139,20 @@ function useRun(id) {
   const isKnown = state.run !== null;
   useEffect(() => {
     if (!isKnown) return undefined;
-    const close = listen([id], [state.run.size ?? -1], {
-      points: (value) => {
+    let close = () => {}, isGone = false;
+    const handlers = {
+      points: (/** @type {any} */ value) => {
         feed.dispatchEvent(new CustomEvent("points", { detail: value }));
-        const steps = Object.values(value.series).flatMap((series) => series.x.step.slice(-1));
+        const steps = Object.values(value.series).flatMap((/** @type {any} */ series) => series.x.step.slice(-1));
         setLive((/** @type {any} */ old) => ({ ...old, step: Math.max(old.step ?? 0, ...steps) }));
         within(FIGURES_AFTER);
       },
       entries: () => within(ENTRIES_AFTER),
-      state: (value) => {
+      state: (/** @type {any} */ value) => {
         setLive((/** @type {any} */ old) => ({ ...old, ...value }));
         if (value.state !== state.run.state) within(ENTRIES_AFTER);
       },
-      connected: (isConnected) => {
+      connected: (/** @type {any} */ isConnected) => {
         setLive((/** @type {any} */ old) => ({ ...old, isLost: !isConnected }));
         if (!isConnected) again(); // the answer says in words why
       },
@@ -158,13 +160,20 @@ function useRun(id) {
         again();
         feed.dispatchEvent(new Event("again"));
       },
+    };
+    sizesOf([id]).then((sizes) => {
+      if (!isGone) close = listen([id], sizes, handlers);
     });
     return () => {
+      isGone = true;
       window.clearTimeout(wait.current);
       wait.current = 0;
       close();
     };
   }, [id, isKnown]);
+  useEffect(() => {
+    if (state.run?.pending) within(FIGURES_AFTER / 5);
+  }, [state.run]);
   useEffect(() => {
     const { run } = state;
     if (run) say(`${nameOf(run)} ${run.state}, step ${number(value(run.summary, "step"))}, training loss ${short(value(run.summary, "last_loss"), 4)}`);
