@@ -47,8 +47,8 @@ export function Actions({ id, offers, again }) {
       ${actions.map((/** @type {string} */ action) => html`<button key=${action} title=${WORDS[action][1]} onClick=${() => (action === "stop" ? setSure(true) : ask(action, {}, WORDS[action][0]))}>${WORDS[action][0]}</button>`)}
       ${withForm.map(([key, text]) => html`<button key=${key} aria-expanded=${form === key} onClick=${() => setForm(form === key ? "" : key)}>${text}</button>`)}
     </div>
-    ${form === "set" && html`<${SetForm} keys=${offers.keys} ask=${ask} />`}
-    ${(form === "generate" || form === "note") && html`<${TextForm} key=${form} action=${form} ask=${ask} />`}
+    ${form === "set" && offers.keys?.length > 0 && html`<${SetForm} keys=${offers.keys} ask=${ask} />`}
+    ${(form === "generate" || form === "note") && offers.actions?.includes(form) && html`<${TextForm} key=${form} action=${form} ask=${ask} />`}
     <ul class="answers" aria-label="answers of the run">${asked.map((/** @type {Asked} */ each) => html`<li key=${each.id}><${State} name=${each.state === "done" ? "finished" : each.state} text=${each.words} /></li>`)}</ul>
     ${isSure && html`<${Dialog} title="Stop this run?" onClose=${() => setSure(false)}>
       <p>It saves a checkpoint and ends. <code>etude resume</code> goes on with it.</p>

@@ -117,7 +117,8 @@ function useRun(id) {
   const [live, setLive] = useState(/** @type {any} */ ({}));
   const [turn, setTurn] = useState(0);
   const feed = useMemo(() => new EventTarget(), [id]);
-  const wait = useRef(0), due = useRef(0);
+  const wait = useRef(0), due = useRef(0), shown = useRef("");
+  shown.current = state.run?.state ?? "";
   const again = () => setTurn((/** @type {number} */ old) => old + 1);
   useEffect(() => {
     const asked = new AbortController();
@@ -150,7 +151,7 @@ function useRun(id) {
       entries: () => within(ENTRIES_AFTER),
       state: (/** @type {any} */ value) => {
         setLive((/** @type {any} */ old) => ({ ...old, ...value }));
-        if (value.state !== state.run.state) within(ENTRIES_AFTER);
+        if (value.state !== shown.current) within(ENTRIES_AFTER);
       },
       connected: (/** @type {any} */ isConnected) => {
         setLive((/** @type {any} */ old) => ({ ...old, isLost: !isConnected }));
