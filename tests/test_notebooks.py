@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 import etude
+from etude.recipe.schema import Recipe
 from etude.records.store import list_runs
 from tests.bases import write_corpus, write_instructions, write_qwen2
 from tests.kernels import make_client
@@ -57,6 +58,25 @@ def test_the_notebook_of_a_pretraining_trains_and_shows_its_run(tmp_path: Path) 
     (run,) = list_runs(tmp_path / "runs")
     assert run.state == "finished" and "exit code 0" in outputs(notebook)
     assert "<table>" in str(notebook.cells[-1].outputs) and list((tmp_path / "mirror").iterdir())
+
+
+def test_the_notebook_of_a_pretraining_goes_on_from_the_mirror_of_an_earlier_version(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, runs = tmp_path / "before", tmp_path / "runs"
+    given = make_recipe({"train.steps": 3, "run.mirror": str(tmp_path / "mirror")})
+    run = etude.train(given, etude.Options(runs=before)).run
+    (cell,) = [each.source for each in read("kaggle-pretraining").cells if "restore" in each.source]
+    values = {
+        "Path": Path,
+        "MIRROR": "",
+        "EARLIER": str(tmp_path / "mirror"),
+        "RUNS": str(runs),
+        "OVERRIDES": [],
+    }
+    exec(cell, values)
+    assert [each.name for each in list_runs(runs)] == [run.name]
+    assert f"goes on with {run.name}" in capsys.readouterr().out
 
 
 def test_the_notebook_of_lora_tunes_a_base_on_rows(tmp_path: Path) -> None:
