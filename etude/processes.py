@@ -7,6 +7,9 @@ came from a stranger would run.
 import os
 import sys
 
+# Of the variables that give a rank its place among others.
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ETUDE_RANKS_")
+
 
 def python_command(module: str, *words: str) -> list[str]:
     """The command that runs a module of etude in another process."""
@@ -14,6 +17,7 @@ def python_command(module: str, *words: str) -> list[str]:
 
 
 def python_environment() -> dict[str, str]:
-    """The environment in which that process finds the same modules as this one."""
+    """The environment in which that process finds the same modules as this one, and is no rank of its run."""
     path = os.pathsep.join(folder for folder in sys.path if folder)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PLACE)}
+    return {**kept, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

@@ -1,6 +1,7 @@
 """A run that is asked for things at chosen steps; as a program: recipe (JSON), runs, and requests (JSON) by step.
 
-More runs of the recipe may follow, each as runs and requests: the ranks are started once for all.
+A run that is stopped goes on until it is finished. More runs of the recipe may follow, each as runs and
+requests: the ranks are started once for all.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from etude.control.mailbox import post
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
+from etude.records.events import Step
 from etude.run import Training
 from etude.start import Options
 
@@ -29,7 +31,16 @@ def steer(recipe: Recipe, runs: Path, asked: Asked) -> Training:
     return training
 
 
+def steer_to_end(recipe: Recipe, runs: Path, asked: Asked) -> Training:
+    """Train in attempt after attempt until the run is finished; a step that is made again asks for nothing."""
+    left = dict(asked)
+    while (training := steer(recipe, runs, left)).ending.is_resumable:
+        made = [each.event.step for each in training.run.ledger().entries if isinstance(each.event, Step)]
+        left = {step: values for step, values in left.items() if step > max(made)}
+    return training
+
+
 if __name__ == "__main__":
     recipe = recipe_from(json.loads(Path(sys.argv[1]).read_text()))
     for runs, requests in zip(sys.argv[2::2], sys.argv[3::2]):
-        steer(recipe, Path(runs), {int(step): values for step, values in json.loads(requests).items()})
+        steer_to_end(recipe, Path(runs), {int(step): values for step, values in json.loads(requests).items()})

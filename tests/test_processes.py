@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
+from etude.control.ranks import FOLDER, SOCKET
+from etude.processes import python_environment
 from tests.bases import write_corpus
 from tests.processes import listening
 from tests.recipes import tiny
@@ -87,3 +90,11 @@ def test_workers_of_a_killed_program_end_with_it(tmp_path: Path) -> None:
     for one in left:
         one.kill()
     assert not left, left
+
+
+def test_a_program_that_a_rank_starts_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard of a run of several ranks outlives them, and starts them all again."""
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", FOLDER: "/tmp/ranks", SOCKET: "7"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    assert not place.keys() & python_environment().keys()

@@ -97,10 +97,11 @@ def test_a_run_that_is_asked_at_any_step_is_the_run_that_is_not(
 
 
 def test_two_ranks_do_together_what_one_is_asked(tmp_path: Path, cache: Path) -> None:
+    """They are stopped too, and go on in the same processes, which meet again for it."""
     recipe = short(pretraining(tmp_path))
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"devices": 2})})
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-    every = {str(2 + turn): values for turn, values in enumerate(HARMLESS)}
+    every = {str(2 + turn): values for turn, values in enumerate([*HARMLESS, [{"action": "stop"}]])}
     words = [
         str(tmp_path / "recipe.json"),
         str(tmp_path / "whole"),
@@ -114,7 +115,7 @@ def test_two_ranks_do_together_what_one_is_asked(tmp_path: Path, cache: Path) ->
     assert outcome(run) == outcome(whole)
     assert answers(run) == [
         ("checkpoint", 2), ("evaluate", 3), ("evaluate", 3), ("pause", 4), ("evaluate", 4), ("generate", 4),
-        ("resume", 4), ("generate", 5), ("note", 6),
+        ("resume", 4), ("generate", 5), ("note", 6), ("stop", 7),
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Devices and ranks. One process is a world of size 1."""
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -21,6 +22,7 @@ from etude.text import plural
 _STEP_PATIENCE = timedelta(seconds=IDLE_SECONDS)
 _MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
 _LOOK_SECONDS = 0.02
+_JOINED = itertools.count()  # runs of this process
 _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 
 
@@ -217,7 +219,8 @@ def _open_store(place: Place) -> Any:
         raise InputError(
             f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}"
         ) from None
-    return store
+    # What an earlier run of the same processes left there is not to be taken for words of this one.
+    return dist.PrefixStore(f"run {next(_JOINED)}", store)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
