@@ -1,21 +1,25 @@
 """Requests to a run at random moments: how soon each is answered, what a look costs, and the bits they leave.
 
-    python benchmarks/steer.py [RECIPE] [--moments 200] [--steps 51] [--out benchmarks/results/steer.json]
+    python -m benchmarks.steer [RECIPE] [--moments 200] [--requests 50] [--out benchmarks/results/steer.json]
 
 RECIPE (default: a small decoder with evaluations, texts, many checkpoints and torch.compile) is trained in
-another process for as long as it takes; one request in sixty stops it, and it is resumed. Then runs of three
-kinds are paused, resumed, stopped, saved and changed at random steps, and held against runs that are not.
-Writes every request: what it waited for, and the seconds to the first answer and to the last.
+another process for as long as it takes; one request in sixty stops it, and it is resumed. Runs of three
+kinds, with one rank and with two, are paused, resumed, stopped, saved and changed at random steps, and held
+against runs that are not, and against their replays. Writes every request: what it waited for, and the
+seconds to the first answer and to the last.
 """
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +27,14 @@ from etude.control.clerk import Clerk
 from etude.control.mailbox import FILE, Mailbox, is_going_on, post
 from etude.durable import write_file
 from etude.errors import EtudeError
-from etude.recipe.course import Change
 from etude.recipe.load import recipe_from, to_toml
 from etude.recipe.schema import Recipe
-from etude.records.changes import changes_of
-from etude.records.events import ACCEPT, Control, Step
+from etude.records.changes import all_changes
+from etude.records.events import ACCEPT, REFUSALS, Attempt, Control
 from etude.records.store import Run, list_runs
-from etude.run import run_recipe
-from etude.start import Options
 from tests import recipes
 from tests.bases import write_corpus, write_instructions, write_labelled, write_qwen2
-from tests.steered import steer
+from tests.programs import run_program
 
 SET = {"action": "set", "key": "train.max_grad_norm"}
 ASKED: list[dict[str, Any]] = [
@@ -43,6 +44,9 @@ ASKED: list[dict[str, Any]] = [
 ONE_STOP_IN = 60
 MEAN_SECONDS = 1.5  # between two requests
 KINDS = ("lora", "pretraining", "classification")
+UNCHANGING: list[Callable[[], list[dict[str, Any]]]] = [
+    lambda: [{"action": "pause"}, {"action": "resume"}], lambda: [{"action": "checkpoint"}],
+]  # fmt: skip
 
 
 def ask_at_random(recipe: Path, runs: Path, moments: int) -> list[dict[str, Any]]:
@@ -91,48 +95,73 @@ def start(recipe: Path, runs: Path) -> tuple["subprocess.Popen[bytes]", Run | No
     return process, None
 
 
-def steer_at_random(folder: Path, kind: str, steps: int, requests: int) -> dict[str, Any]:
-    """Steer a run at random steps, and compare its weights with those of a run that was asked for nothing.
+def steer_at_random(folder: Path, kind: str, ranks: int, requests: int) -> dict[str, Any]:
+    """Steer runs at random steps, and compare the bits of their weights and optimizers.
 
-    Its `set` are made in the other run too, as changes that are known from the start.
+    One is paused or saved at each, and is to end as the run that was asked for nothing; the other is asked
+    for all that there is, and is to be made again by `etude train RECIPE --replay RUN`.
     """
     folder.mkdir()
-    recipe, draw = _recipe(folder, kind, steps), random.Random(kind)
-    asked: dict[int, list[dict[str, Any]]] = {}
-    for step in sorted(draw.sample(range(1, steps), requests)):
-        asked[step] = draw.choice([
-            [{"action": "pause"}, {"action": "resume"}], [{"action": "pause", "release": True}],
-            [{"action": "stop"}], [{"action": "checkpoint"}], [{"action": "evaluate"}],
-            [{**SET, "value": round(draw.uniform(0.2, 2), 2)}],
-        ])  # fmt: skip
-    attempts, left = 0, dict(asked)
-    while True:
-        training = steer(recipe, folder / "steered", left)
-        attempts += 1
-        if not training.ending.is_resumable:
-            break
-        made = training.run.ledger().entries
-        last = max(entry.event.step for entry in made if isinstance(entry.event, Step))
-        left = {step: values for step, values in left.items() if step > last}
-    controls = [each.event for each in training.run.ledger().entries if isinstance(each.event, Control)]
-    changes = [change for control in controls for change in changes_of(control)]
-    known = tuple(Change(each.step, each.key, each.value) for each in changes)
-    whole = run_recipe(recipe, Options(runs=folder / "whole", changes=known)).run
+    steps = 2 * requests + 1
+    recipe, draw = _recipe(folder, kind, steps, ranks), random.Random(f"{kind} {ranks}")
+    write_file(folder / "recipe.json", json.dumps(recipe.to_dict()).encode())
+    write_file(folder / "recipe.toml", to_toml(recipe).encode())
+
+    def ask(choices: Sequence[Callable[[], list[dict[str, Any]]]]) -> dict[int, list[dict[str, Any]]]:
+        return {step: draw.choice(choices)() for step in sorted(draw.sample(range(1, steps), requests))}
+
+    asked = {"whole": {}, "unchanged": ask(UNCHANGING), "steered": ask([*UNCHANGING, *_others(draw)])}
+    words = [word for name, values in asked.items() for word in (str(folder / name), json.dumps(values))]
+    made = run_program(
+        "steered", [str(folder / "recipe.json"), *words], folder / "cache", ranks=ranks, seconds=3600
+    )
+    if made.returncode:
+        raise SystemExit(made.stderr[-2000:])
+    whole, unchanged, steered = (list_runs(folder / name)[0] for name in asked)
+    command = [
+        "train",
+        str(folder / "recipe.toml"),
+        "--runs",
+        str(folder / "steered"),
+        "--replay",
+        steered.name,
+    ]
+    environment = {**os.environ, "ETUDE_CACHE": str(folder / "cache")}
+    subprocess.run(
+        [sys.executable, "-m", "etude", *command], check=True, env=environment, capture_output=True
+    )
+    (replayed,) = [run for run in list_runs(folder / "steered") if run.name != steered.name]
+    controls = [
+        each.event for run in (unchanged, steered) for each in run.ledger().entries
+        if isinstance(each.event, Control)
+    ]  # fmt: skip
     return {
-        "kind": kind, "steps": steps, "attempts": attempts, "changes": len(changes),
+        "kind": kind, "ranks": ranks, "steps": steps, "asked_at": requests,
+        "attempts": sum(isinstance(each.event, Attempt) for each in steered.ledger().all),
+        "changes": len(all_changes(controls)),
         "asked": Counter(
-            "pause and release" if each.get("release") else each["action"] for values in asked.values()
-            for each in values
+            "pause and release" if each.get("release") else each["action"]
+            for values in asked["steered"].values() for each in values
         ),
-        "not_done": [each.reason for each in controls if each.action in ("refuse", "void")],
-        "same_weights": _weights(training.run) == _weights(whole),
+        "not_done": [each.reason for each in controls if each.action in REFUSALS],
+        "unchanged_by_pause_and_checkpoint": _weights(unchanged) == _weights(whole),
+        "replayed": _weights(replayed) == _weights(steered) != _weights(whole),
     }  # fmt: skip
 
 
-def _recipe(folder: Path, kind: str, steps: int) -> Recipe:
+def _others(draw: random.Random) -> list[Callable[[], list[dict[str, Any]]]]:
+    """Requests that end an attempt, measure or change something."""
+    return [
+        lambda: [{"action": "pause", "release": True}], lambda: [{"action": "stop"}],
+        lambda: [{"action": "evaluate"}], lambda: [{**SET, "value": round(draw.uniform(0.2, 2), 2)}],
+        lambda: [{**SET, "key": "optim.learning_rate", "value": round(draw.uniform(1e-4, 5e-3), 5)}],
+    ]  # fmt: skip
+
+
+def _recipe(folder: Path, kind: str, steps: int, ranks: int) -> Recipe:
     values: dict[str, Any] = {
-        "train.steps": steps, "evaluate.every_steps": 10, "checkpoint.every_steps": 7,
-        "records.log_every_steps": 1,
+        "train.steps": steps, "train.devices": ranks, "train.micro_batch_size": 2, "evaluate.every_steps": 10,
+        "checkpoint.every_steps": 7, "records.log_every_steps": 1,
     }  # fmt: skip
     match kind:
         case "lora":
@@ -179,27 +208,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path, nargs="?")
     parser.add_argument("--moments", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=51, help="random steps at which runs are steered")
+    parser.add_argument("--requests", type=int, default=50, help="random steps at which runs are steered")
+    parser.add_argument("--part", choices=("moments", "steered"), help="measure one part; keep the other")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/steer.json"))
     given = parser.parse_args()
+    known = json.loads(given.out.read_bytes()) if given.part else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        look = cost_of_look(folder)
-        kinds = [
-            steer_at_random(folder / kind, kind, given.steps, given.steps // len(KINDS)) for kind in KINDS
-        ]
-        told = ask_at_random(given.recipe or write_default(folder), folder / "runs", given.moments)
+        if given.part != "moments":
+            known["steered"] = []
+            for kind, ranks in product(KINDS, (1, 2)):
+                steered = steer_at_random(folder / f"{kind}-{ranks}", kind, ranks, given.requests)
+                known["steered"].append(steered)
+                print(json.dumps(steered), flush=True)
+        if given.part != "steered":
+            look = cost_of_look(folder)
+            told = ask_at_random(given.recipe or write_default(folder), folder / "runs", given.moments)
+            known |= {**_answers(told), "look_microseconds": round(1e6 * look, 2), "asked": told}
+    told = known.pop("asked")
+    lines = [json.dumps(each) for each in told]
+    text = json.dumps(known, indent=1)[:-2] + ',\n "asked": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+    write_file(given.out, text.encode())
+    print(json.dumps(known))
+
+
+def _answers(told: list[dict[str, Any]]) -> dict[str, Any]:
     waits = sorted(each["first"] for each in told if "first" in each)
-    summary = {
-        "look_microseconds": round(1e6 * look, 2), "moments": len(told), "answered": len(waits),
+    return {
+        "moments": len(told), "answered": len(waits),
         "first_answer_median": waits[len(waits) // 2] if waits else None,
         "first_answer_longest": waits[-1] if waits else None,
-        "waited_for": Counter(each.get("waits_for", "error") for each in told), "steered": kinds,
+        "waited_for": Counter(each.get("waits_for", "error") for each in told),
     }  # fmt: skip
-    lines = [json.dumps(each) for each in told]
-    text = json.dumps(summary, indent=1)[:-2] + ',\n "asked": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-    write_file(given.out, text.encode())
-    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

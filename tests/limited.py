@@ -1,4 +1,4 @@
-"""A loss with little memory; as a program, one rank of a run with it: recipe (JSON), runs, the limited rank."""
+"""Losses with little memory, or that break; as a program, one rank of a run with it: recipe (JSON), runs, the limited rank."""
 
 import json
 import os
@@ -30,6 +30,26 @@ def limited(most: int) -> Callable[..., Any]:
         return total, int((labels >= 0).sum())
 
     return loss
+
+
+def failing(at: int, most: int = 99) -> Callable[..., Any]:
+    """A loss without memory for the micro-batch of a number, or from that on for those over a size."""
+    calls: list[int] = []
+
+    def loss(model: Any, batch: DeviceBatch) -> Any:
+        calls.append(len(batch.tokens)) if model.training else None
+        is_short = model.training and (len(calls) == at or (len(calls) > at and len(batch.tokens) > most))
+        return limited(0 if is_short else 99)(model, batch)
+
+    return loss
+
+
+def fragile_loss(model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """NaN once a weight of the embedding is beyond 0.3, which the rate that a finding names does not reach."""
+    said, keep = api.logits(model, batch), batch.labels != -100
+    losses = F.cross_entropy(said[keep].float(), batch.labels[keep], reduction="sum")
+    largest = model.get_parameter("model.embed_tokens.weight").detach().abs().max()
+    return losses * torch.where(largest > 0.3, torch.nan, 1.0), keep.sum()
 
 
 if __name__ == "__main__":

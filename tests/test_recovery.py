@@ -5,25 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from etude import durable, logits
+from etude import durable
 from etude.recipe.schema import Recipe
 from etude.records.events import Control, Finding
 from etude.records.store import Run, list_runs
 from etude.run import Training
 from etude.start import Options
+from tests.limited import fragile_loss
 from tests.processes import in_a_fork
 
 Make = Callable[..., Recipe]
-
-
-def fragile_loss(model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """NaN once a weight of the embedding is beyond 0.3, which the rate that a finding names does not reach."""
-    said, keep = logits(model, batch), batch.labels != -100
-    losses = torch.nn.functional.cross_entropy(said[keep].float(), batch.labels[keep], reduction="sum")
-    largest = model.get_parameter("model.embed_tokens.weight").detach().abs().max()
-    return losses * torch.where(largest > 0.3, torch.nan, 1.0), keep.sum()
 
 
 def live(recipe: Recipe, runs: Path, at: int = -1) -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:

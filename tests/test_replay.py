@@ -1,9 +1,11 @@
 """A run that was steered is made again, bit for bit, from its recipe and the changes in its journal."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from etude.run import Training, run_recipe
 from etude.start import Options
 from tests import recipes
 from tests.bases import write_corpus, write_encoder, write_instructions, write_labelled, write_qwen2
+from tests.limited import failing, fragile_loss
+from tests.processes import in_a_fork
 from tests.recipes import tiny
 
 Make = Callable[..., Recipe]
@@ -62,8 +66,8 @@ def tensors(run: Run) -> dict[str, bytes]:
 
 def series(run: Run) -> list[Any]:
     events = [entry.event for entry in run.ledger().entries]
-    steps = [(each.step, each.loss, each.learning_rate) for each in events if isinstance(each, Step)]
-    return [*steps, *((each.step, each.loss) for each in events if isinstance(each, Evaluation))]
+    steps = [(each.step, repr(each.loss), each.learning_rate) for each in events if isinstance(each, Step)]
+    return [*steps, *((each.step, repr(each.loss)) for each in events if isinstance(each, Evaluation))]
 
 
 def again(recipe: Recipe, run: Run, runs: Path) -> Training:
@@ -119,6 +123,53 @@ def test_another_recipe_and_other_first_weights_are_refused(tmp_path: Path, make
         replay(make_recipe(), run, Options(runs=tmp_path, weights=f"{run.path}@last"))
 
 
+def test_a_run_that_was_killed_and_went_back_is_made_again(tmp_path: Path, make_recipe: Make) -> None:
+    """Killed by kill -9 after a change, after a way back, and after steps that no checkpoint has."""
+    recipe = make_recipe({"schedule.kind": "constant", "train.steps": 18, "checkpoint.keep": "all"})
+
+    def live(asked: Mapping[int, dict[str, Any]], kill_at: int | None) -> None:
+        training, left = Training(recipe, Options(runs=tmp_path / "runs")), dict(asked)
+        for step in training:
+            if step.number == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if step.number in left:
+                post(training.run, **left.pop(step.number))
+
+    rate = {"action": "set", "key": "optim.learning_rate"}
+    back = {"action": "back", "key": "train.max_grad_norm", "value": 0.1, "step": 4}
+    lives: list[tuple[dict[int, dict[str, Any]], int | None]] = [
+        ({3: {**rate, "value": 1e-3}}, 4), ({5: {**rate, "value": 2e-3}, 9: back}, 11),
+        ({10: {**rate, "value": 5e-4}}, 15), ({}, None),
+    ]  # fmt: skip
+    for asked, kill_at in lives:
+        ended = in_a_fork(lambda asked=asked, kill_at=kill_at: live(asked, kill_at))  # type: ignore[misc]
+        assert ended == (0 if kill_at is None else -signal.SIGKILL)
+    (run,) = list_runs(tmp_path / "runs")
+    made = again(recipe, run, tmp_path / "runs").run
+    assert (tensors(made), series(made)) == (tensors(run), series(run))
+
+
+def test_a_run_that_recovered_from_a_broken_step_is_made_again(tmp_path: Path, make_recipe: Make) -> None:
+    recipe = make_recipe({
+        "watch.policy": "recover", "optim.learning_rate": 2e-2, "schedule.kind": "constant", "train.steps": 30,
+        "records.log_every_steps": 1, "evaluate.every_steps": 30, "checkpoint.keep": "all",
+    })  # fmt: skip
+    run = run_recipe(recipe, Options(runs=tmp_path, loss=fragile_loss)).run
+    assert [each.event.action for each in run.ledger().entries if isinstance(each.event, Control)] == [
+        "back", "finish",
+    ]  # fmt: skip
+    made = run_recipe(*replay(recipe, run, Options(runs=tmp_path, loss=fragile_loss))).run
+    assert (tensors(made), series(made)) == (tensors(run), series(run))
+
+
+@pytest.mark.parametrize("policy", ["keep_batch", "smaller_batch"])
+def test_a_run_that_was_short_of_memory_is_made_again(tmp_path: Path, make_recipe: Make, policy: str) -> None:
+    recipe = make_recipe({"model.dropout": 0.1, "train.micro_batch_size": 4, "train.on_oom": policy})
+    run = run_recipe(recipe, Options(runs=tmp_path, loss=failing(12))).run
+    made = run_recipe(*replay(recipe, run, Options(runs=tmp_path, loss=failing(-1)))).run
+    assert (tensors(made), series(made)) == (tensors(run), series(run))
+
+
 def test_two_ranks_make_a_steered_run_again(tmp_path: Path) -> None:
     changes = {
         "schedule.kind": "constant",
@@ -150,6 +201,9 @@ def test_two_ranks_make_a_steered_run_again(tmp_path: Path) -> None:
         each.event for each in run.ledger().entries if isinstance(each.event, Control) and each.event.changes
     ]
     assert len(made) == 3 and series(run)[69][0] == 70
-    subprocess.run([*words, "--replay", run.name], check=True, capture_output=True, timeout=240)
+    told = subprocess.run(
+        [*words, "--replay", run.name], check=True, capture_output=True, text=True, timeout=240
+    )
+    assert told.stderr.count(f"makes {run.name} again, with the 3 changes made to it") == 1
     (_, second) = list_runs(tmp_path / "runs")
     assert (tensors(second), series(second)) == (tensors(run), series(run))

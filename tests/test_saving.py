@@ -26,7 +26,7 @@ from etude.records.store import Run, list_runs
 from etude.report.history import read_history
 from etude.run import Training, run_recipe
 from etude.start import Options
-from tests.limited import limited
+from tests.limited import failing, limited
 from tests.processes import Life
 from tests.programs import run_program
 from tests.returning import BACK, ask_back
@@ -247,18 +247,6 @@ def test_a_rank_without_memory_voids_the_step_on_all_ranks(
     (run,), (plain,) = list_runs(tmp_path / "limited"), list_runs(tmp_path / "small")
     assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
     assert controls(run) == [(0, {"train.micro_batch_size": 2}, 0)]
-
-
-def failing(at: int, most: int = 99) -> Callable[..., Any]:
-    """A loss without memory for the micro-batch of a number, or from that on for those over a size."""
-    calls: list[int] = []
-
-    def loss(model: Any, batch: DeviceBatch) -> Any:
-        calls.append(len(batch.tokens)) if model.training else None
-        is_short = model.training and (len(calls) == at or (len(calls) > at and len(batch.tokens) > most))
-        return limited(0 if is_short else 99)(model, batch)
-
-    return loss
 
 
 def test_a_step_that_is_done_again_leaves_no_trace_in_weights_and_a_run_that_goes_on_keeps_the_change(
