@@ -13,6 +13,7 @@ from etude.recipe.load import flatten, recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Control, Step
 from etude.records.store import Run
+from etude.report.summary import summarize
 from etude.run import run_recipe
 from etude.start import Options
 from tests.bases import write_corpus
@@ -58,6 +59,12 @@ def test_a_changed_fork_is_the_run_that_was_changed_at_that_step(parent: Run, tm
     assert tensors(run) == tensors(whole) and len(events(run, Step)) == 15
     assert len([each for each in events(run, Control) if each.changes]) == 3
     assert run.info["origin"] == {"run": parent.info["id"], "step": 4, "changes": {}}
+
+
+def test_a_fork_that_has_yet_to_begin_says_so_and_has_the_time_of_its_parent_until_there(parent: Run) -> None:
+    made = summarize(fork(f"{parent.path}@8", {"optim.learning_rate": 1e-4}))
+    assert (made["status"], made["reason"]) == ("stopped", "a fork that has yet to begin")
+    assert made["wall_seconds"] <= summarize(parent)["wall_seconds"]
 
 
 def test_a_finished_run_goes_on_in_a_fork_with_more_steps(parent: Run, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ _EXAMPLES = {
     "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
     "fork": [
         "etude fork my-run optim.learning_rate=1e-4",
-        "etude fork my-run@best train.steps=2000 --no-start",
+        "etude fork my-run@best optim.weight_decay=0.3 --no-start",
     ],
     "generate": ["etude generate my-run --prompt 'def '", "etude generate my-run --prompt - < start.py"],
     "import": ["etude import Salesforce/codet5-small"],
@@ -49,7 +49,7 @@ _EXAMPLES = {
     "recipes copy": ["etude recipes copy demo", "etude recipes copy demo my-recipe.toml"],
     "recipes show": ["etude recipes show demo"],
     "report": ["etude report my-run"],
-    "resume": ["etude resume my-run"],
+    "resume": ["etude resume my-run", "etude resume /content/drive/MyDrive/runs"],
     "sample": ["etude sample my-run 'def '"],
     "runs": ["etude runs", "etude runs --json", "etude runs --disk"],
     "runs rm": ["etude runs rm my-run", "etude runs rm my-run --keep-record"],
@@ -74,6 +74,7 @@ _EXAMPLES = {
         "etude train recipe.toml",
         "etude train recipe.toml optim.learning_rate=1e-4 --new",
         "etude train recipe.toml --detach",
+        "etude train recipe.toml --replay my-run",
     ],
 }
 

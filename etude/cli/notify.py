@@ -23,7 +23,9 @@ _MOST_SECONDS = 30.0  # for all messages of a channel; one that is under way the
 def test(
     recipe: RecipePath,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the messages; send nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check the channels and print the messages; send nothing")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Send one message of each kind through every channel of a recipe, and say what came of it."""

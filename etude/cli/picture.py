@@ -62,7 +62,7 @@ def _header(progress: Progress) -> Text:
 def _bar(progress: Progress, width: int) -> Table:
     step, steps = progress.step, progress.steps
     share = f"{100 * step / steps:.0f} %" if steps else ""
-    rest = progress.pace.words() if step < steps or not steps else "saving and scoring"
+    rest = progress.rest if step < steps or not steps else "saving and scoring"
     if progress.control and (ending := Ending.of(progress.control)):
         rest = ending.state
     words = "  ".join(filter(None, [share, f"{step:,} / {steps:,}", rest]))

@@ -17,7 +17,6 @@ from etude.cli.options import (
     Overrides,
     RecipePath,
     Restarts,
-    RunName,
     Runs,
     load,
     parse_name,
@@ -27,10 +26,12 @@ from etude.cli.options import (
 from etude.cli.printing import print_json, print_rows, say
 from etude.control.ranks import read_place
 from etude.errors import InputError
+from etude.text import plural
 
 if TYPE_CHECKING:
     from etude.recipe.schema import Recipe
     from etude.records.store import Run
+    from etude.start import Options
 
 Replayed = Annotated[
     str | None,
@@ -92,10 +93,7 @@ def train(
         guard=restarts if guard or restarts else None,
     )  # fmt: skip
     if replayed is not None:
-        from etude.records.store import open_run
-        from etude.replay import replay
-
-        loaded, options = replay(loaded, open_run(replayed, runs), options)
+        loaded, options = _replay(loaded, replayed, options)
     if repeat is None:
         train_here(loaded, options, as_json=as_json)
     else:
@@ -105,8 +103,28 @@ def train(
         train_repeatedly(loaded, options, repeat, words, as_json=as_json)
 
 
+def _replay(recipe: "Recipe", name: str, options: "Options") -> tuple["Recipe", "Options"]:
+    """The recipe and the options that make a run again; its name is said."""
+    from etude.records.store import open_run
+    from etude.replay import replay
+
+    run = open_run(name, options.runs)
+    recipe, options = replay(recipe, run, options)
+    if read_place().rank == 0:
+        say(f"makes {run.name} again, with the {plural(len(options.changes), 'change')} made to it")
+    return recipe, options
+
+
 def resume(
-    run: RunName,
+    run: Annotated[
+        str,
+        typer.Argument(
+            parser=parse_name,
+            help="a run: folder, id, start of an id, or recipe name; or its mirror",
+            metavar="RUN|MIRROR",
+            autocompletion=complete_run,
+        ),
+    ],
     runs: Runs = Path("runs"),
     guard: Guarded = False,
     restarts: Restarts = 0,

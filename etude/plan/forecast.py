@@ -222,6 +222,7 @@ class Pace:
         self._is_done = False
         self._begun = time.perf_counter()
         self._before_steps = 0.0
+        self._beside: float | None = None  # seconds that a step takes in logs, records and findings
 
     @property
     def is_known(self) -> bool:
@@ -252,10 +253,11 @@ class Pace:
     def forecast(self, memory_bytes: int) -> events.Forecast:
         """The forecast by the steps so far, the first of which is left out, as it takes longer."""
         known = self._steps[1:] or self._steps
-        beside = max(self._elsewhere() - self._before_steps, 0.0) / len(known)  # logs, records and findings
+        if self._beside is None:  # of the steps that are counted, not of those that come later
+            self._beside = max(self._elsewhere() - self._before_steps, 0.0) / len(known)
         usual = statistics.median(known)
         costs = replace(
-            self._costs(usual + beside, memory_bytes),
+            self._costs(usual + self._beside, memory_bytes),
             tried=len(self._steps),
             checkpoint_seconds=min(self._saves, default=None),  # others waited for those before them
             write_seconds=self._write_seconds,

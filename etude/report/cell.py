@@ -47,7 +47,7 @@ def state_words(progress: Progress) -> str:
         words.append(f"{progress.tokens_per_second:,.0f} tokens/s")
     ending = Ending.of(progress.control) if progress.control else None
     rest = f"{ending.state}: {progress.control.reason}" if ending and progress.control else ""
-    return "   ".join(filter(None, [*words, one_line(rest) or progress.pace.words()]))
+    return "   ".join(filter(None, [*words, one_line(rest) or progress.rest]))
 
 
 def run_html(run: Run) -> str:
@@ -75,7 +75,7 @@ def _frame(parts: Iterable[str]) -> str:
 
 
 def _line(text: str) -> str:
-    return f"<div>{escape(text)}</div>"
+    return f'<div style="white-space:pre-wrap">{escape(text)}</div>'
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:

@@ -145,7 +145,8 @@ class History:
         """First and last time of each attempt; what people say may come days later."""
         spans: dict[int, tuple[float, float]] = {}
         for event, time, attempt in self.ledger.all:
-            if not isinstance(event, Note | Rating):
+            is_of_fork = isinstance(event, Control) and event.channel == "fork"
+            if not isinstance(event, Note | Rating) and not is_of_fork:
                 start, end = spans.get(attempt, (time, time))
                 spans[attempt] = min(start, time), max(end, time)
         return dict(sorted(spans.items()))

@@ -110,7 +110,7 @@ class Progress:
     """The records so far that a picture of a run needs; those that a restart made void are forgotten.
 
     before   seconds of earlier attempts
-    losses   (step, loss) of every step; neighbours are joined when they grow too many
+    losses   (step, loss) of every step; when they grow too many, of as many steps each, joined
     samples  the texts of the last evaluation, those of evaluate.prompts first
     asked    the signal that asked to stop, or None
     keys     the line on the keys of the view, if it has any
@@ -128,12 +128,15 @@ class Progress:
     finding: Finding | None = None
     control: Control | None = None
     asked: str | None = None
+    is_paused: bool = False
     keys: str = ""
     step: int = 0
     last: Step | None = None
     gap: float | None = None
     pace: Pace = field(init=False)
     _recent: deque[Step] = field(default_factory=lambda: deque(maxlen=_RECENT_STEPS))
+    _group: list[float] = field(default_factory=list)  # losses that have yet to be joined
+    _width: int = 1  # steps that are joined
     _started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,6 +165,8 @@ class Progress:
                     self.finding = event
             case Control():
                 self.control = event
+                if event.action in ("pause", "resume"):
+                    self.is_paused = event.action == "pause"
                 if self.attempt and (planned := planned_by(event)):
                     self.attempt = replace(self.attempt, steps=planned)
 
@@ -169,6 +174,11 @@ class Progress:
     def steps(self) -> int:
         """The steps that are planned."""
         return self.attempt.steps if self.attempt else 0
+
+    @property
+    def rest(self) -> str:
+        """The time that is left in words, or that the run waits."""
+        return "paused" if self.is_paused else self.pace.words()
 
     @property
     def elapsed(self) -> float:
@@ -206,10 +216,16 @@ class Progress:
     def _step(self, event: Step) -> None:
         self.step, self.last = event.step, event
         self._recent.append(event)
-        self.losses.append((event.step, event.loss))
+        self._group.append(event.loss)
+        if len(self._group) < self._width:
+            return
+        self.losses.append((event.step, _mean(self._group)))
+        self._group = []
         if len(self.losses) > _MOST_LOSSES:
+            self._group = [self.losses[-1][1]] * self._width  # of an odd number the last one is left
             pairs = zip(self.losses[::2], self.losses[1::2])
             self.losses = [(step, _mean([before, loss])) for (_, before), (step, loss) in pairs]
+            self._width *= 2
 
     def _restart(self, attempt: Attempt) -> None:
         start = attempt.from_step
@@ -218,7 +234,9 @@ class Progress:
         # A start from nothing also repeats the evaluation before the first step.
         self.evaluations = [each for each in self.evaluations if start and each.step <= start]
         self.samples = [text for text in self.samples if start and text.step <= start]
+        self._group = []
         self._recent.clear()
+        self.is_paused = False
         self.resource = self.control = self.gap = self.last = self.finding = None
 
 

@@ -139,7 +139,10 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
     }
     if "status" not in figures:
         state = "unknown" if run.state == "finished" else run.state  # its journal does not say so
-        values |= {"status": (state, lease), "reason": (_REASONS.get(state), lease)}
+        origin = info.get("origin")
+        has_begun = not origin or figures["step"].value != origin["step"]
+        reason = _REASONS.get(state) if has_begun else "a fork that has yet to begin"
+        values |= {"status": (state, lease), "reason": (reason, lease)}
     figures |= {name: make_figure(name, *value) for name, value in values.items()}
     end = describe_end({name: figure.value for name, figure in figures.items()}, as_argument(run.path))
     figures["end"] = make_figure("end", end, figures["status"].source)

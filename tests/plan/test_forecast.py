@@ -1,6 +1,7 @@
 """The forecast of a run: what it counts is what the run then does, and what it says is near to it."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,17 @@ def test_a_measured_evaluation_is_believed(make_recipe: Make) -> None:
     plain = Costs(step_seconds=1.0, sample_seconds=0.0, token_seconds=0.0, memory_bytes=0, start_seconds=0.0)
     rest = forecast(pace.plan, plain).evaluation_seconds
     assert pace.forecast(1).evaluation_seconds == pytest.approx(2 * 5.0 + rest, abs=0.1)  # at 6 and at 12
+
+
+def test_a_forecast_that_is_made_again_does_not_take_the_time_since_for_that_of_its_steps(
+    make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = Pace(make_plan(make_recipe()))
+    for number in range(1, 4):
+        pace.add_step(number, 1.0)
+    before, later = pace.forecast(1), time.perf_counter() + 3600
+    monkeypatch.setattr("time.perf_counter", lambda: later)
+    assert pace.forecast(1) == before
 
 
 def test_checkpoints_that_were_waited_for_are_believed(make_recipe: Make) -> None:

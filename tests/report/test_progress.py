@@ -1,5 +1,6 @@
 """The figures of a run that goes on, and the time that is left."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,15 @@ def test_without_validation_nothing_waits_for_an_evaluation(tmp_path: Path) -> N
     assert pace.words().startswith("about ")
 
 
+def test_a_paused_run_says_so_until_it_goes_on_whatever_it_is_asked_meanwhile(tmp_path: Path) -> None:
+    progress = progress_of(tmp_path, [attempt(), *window(1, 10, seconds=100.0)])
+    said = []
+    for action in ("pause", "checkpoint", "resume"):
+        progress.write(Control(10, action, ""))
+        said.append(progress.rest)
+    assert said[:2] == ["paused", "paused"] and said[2].endswith(" left")
+
+
 def test_the_speed_is_known_before_the_first_log_line(tmp_path: Path) -> None:
     steps = window(1, 4, seconds=2.0)[:-1]  # of 101 to 104 targets, where no tokens are recorded
     progress = progress_of(tmp_path, [attempt(), *steps])
@@ -65,6 +75,13 @@ def test_each_step_is_kept_and_joined_to_its_neighbour_where_they_are_many(tmp_p
     assert len(progress.losses) == 2000
     assert progress.losses[0] == (2, pytest.approx((loss_at(1) + loss_at(2)) / 2))
     assert progress.losses[-1][0] == 4000
+
+
+def test_losses_that_are_joined_are_so_in_all_parts_of_a_run(tmp_path: Path) -> None:
+    progress = progress_of(tmp_path, [attempt(steps=20_000), *window(1, 10_001)])
+    steps = [step for step, _ in progress.losses]
+    assert len(steps) == 2500 and {later - step for step, later in itertools.pairwise(steps)} == {4}
+    assert progress.losses[-1][1] == pytest.approx(sum(map(loss_at, range(9997, 10_001))) / 4)
 
 
 def test_the_gap_and_the_training_loss_are_those_that_show_prints(tmp_path: Path) -> None:
