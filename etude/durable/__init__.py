@@ -1,6 +1,6 @@
 """The only door for writing files, and the one for reading files that may come from a stranger."""
 
-from etude.durable.appending import Appender
+from etude.durable.appending import Appender, sync_file, write_at
 from etude.durable.calls import FaultPlan, faults
 from etude.durable.folders import (
     cache_folder,
@@ -49,6 +49,7 @@ __all__ = [
     "check_own_folder", "check_plain", "content_key", "faults", "inside", "is_plain", "is_sampled",
     "is_written", "make_folder", "name_encoding", "new_folder", "open_lock", "open_plain",
     "parse_json", "read_bytes", "read_json", "read_json_object", "read_text", "remove_file",
-    "remove_folder", "remove_leftovers", "remove_unheld", "rename_folder", "sha256_file", "sync_folder",
-    "temporary_folder", "why_not_utf8", "write_file", "write_json", "write_new_files", "write_once",
+    "remove_folder", "remove_leftovers", "remove_unheld", "rename_folder", "sha256_file", "sync_file",
+    "sync_folder", "temporary_folder", "why_not_utf8", "write_at", "write_file", "write_json",
+    "write_new_files", "write_once",
 ]  # fmt: skip

@@ -84,3 +84,40 @@ class Appender:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def write_at(path: Path, data: bytes, place: int) -> None:
+    """Write bytes at a place of a file of a cache, which is made if it is not there; not durable.
+
+    Raises: InputError if it is no plain file of this user with this one name, or ends before the place;
+    StorageError.
+    """
+    try:
+        descriptor = os.open(path, _GROWING_FILE & ~os.O_APPEND, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise InputError(f"{path} is no plain file, so nothing is written to it; remove it") from None
+        raise storage_error(path, error) from error
+    try:
+        found = os.fstat(descriptor)
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
+        if not is_ours or found.st_size < place:
+            raise InputError(f"{path} is not the file that was written; remove it")
+        os.lseek(descriptor, place, os.SEEK_SET)
+        write_all(descriptor, memoryview(data), path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable. Raises: StorageError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            call("fsync", path, lambda: os.fsync(descriptor))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(path, error) from error

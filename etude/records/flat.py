@@ -39,18 +39,26 @@ class _Flat:
 
     def read(self, lines: list[bytes], attempt: int) -> Iterator[Entry]:
         """The entries of lines of this type. Raises: ValueError if one is not as this version writes it."""
+        records = self._validate(lines)
+        events = map(self._event, map(self._values, records))
+        return map(Entry._make, zip(events, map(itemgetter("time"), records), repeat(attempt)))
+
+    def values(self, lines: list[bytes]) -> list[tuple[Any, ...]]:
+        """The fields of lines of this type. Raises: as `read`."""
+        return list(map(self._values, self._validate(lines)))
+
+    def _validate(self, lines: list[bytes]) -> list[dict[str, Any]]:
         text = b"[%b]" % b",\n".join(lines)
         # One object a line: each begins and ends with a brace, and no string goes over its end.
         if text.count(b"{") != len(lines):
             raise ValueError("an object within a line")
-        records = self._records.validate_json(text)
+        records: list[dict[str, Any]] = self._records.validate_json(text)
         # One that is unknown or there twice is one more colon than keys that were read, type and crc.
         if text.count(b":") != sum(map(len, records)) + 2 * len(lines):
             raise ValueError("another key")
         for record in records:
             record.setdefault(self._last)
-        events = map(self._event, map(self._values, records))
-        return map(Entry._make, zip(events, map(itemgetter("time"), records), repeat(attempt)))
+        return records
 
 
 def is_flat(line: bytes) -> bool:
@@ -66,6 +74,16 @@ def read(lines: list[bytes], attempt: int) -> list[Entry]:
         for head, flat in _TYPES.items()
     }
     return [next(found[head]) for head in types]
+
+
+def read_values(lines: list[bytes], kind: type[Step | Resource]) -> list[tuple[Any, ...]]:
+    """The fields of lines of one type, in the order of its event. Raises: as `read`."""
+    return _TYPES[_HEADS[kind is Resource][:_TYPE_BYTES]].values(lines)
+
+
+def is_step(line: bytes) -> bool:
+    """True for a line that begins as a step does."""
+    return line[:_TYPE_BYTES] == _HEADS[0]
 
 
 def _schema(hint: Any) -> CoreSchema:

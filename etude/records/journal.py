@@ -7,7 +7,6 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +63,48 @@ class Journal:
         self._written = size + len(lines)
 
 
+class Lines:
+    """The whole lines of a journal from a place on, in blocks; `size` is the place behind the last block."""
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        self._path, self.size = path, size
+
+    def read(self) -> Iterator[list[bytes]]:
+        """Lines without their ends; a torn last line is left out, one that is too long is cut.
+
+        Raises: as `Reader.read`.
+        """
+        with durable.open_plain(self._path, follow=False) as file:
+            file.seek(self.size)
+            while block := file.read(_BLOCK_BYTES):
+                if not block.endswith(b"\n"):
+                    block += file.readline(_LONGEST_LINE)
+                *lines, rest = block.split(b"\n")
+                self.size += len(block) - len(rest)
+                yield lines
+                length, end = len(rest), rest
+                while end and not end.endswith(b"\n"):
+                    end = file.readline(_LONGEST_LINE)
+                    length += len(end)
+                    if length > _LONGEST_LINE * 8:
+                        raise InputError(
+                            f"{self._path} is no journal: the line at byte {self.size:,} has no end; restore "
+                            "it from a copy"
+                        )
+                if end:
+                    self.size += length
+                    yield [rest]
+
+
 class Reader:
     """Follows a journal: each `read` takes in the lines that were appended since the last one."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._lines = path, Lines(path)
         self._entries: list[Entry] = []
         self._rework: list[Entry] = []
         self._damaged: list[int] = []
-        self._size = self._line = self._attempt = 0
+        self._line = self._attempt = 0
         # Places in _entries of attempts, and their first step: all before the place is of no later step.
         self._starts: list[tuple[int, int]] = []
 
@@ -84,37 +116,15 @@ class Reader:
         Raises: MissingError if there is no journal; InputError if it cannot be one, or its format is newer
         than this version knows.
         """
-        with _without_collection(), durable.open_plain(self._path, follow=False) as file:
-            file.seek(self._size)
-            for lines in self._blocks(file):
+        with _without_collection():
+            for lines in self._lines.read():
                 start = 0
                 for other in [index for index, line in enumerate(lines) if not flat.is_flat(line)]:
                     self._take_flat(lines[start:other])
                     self._take(lines[other])
                     start = other + 1
                 self._take_flat(lines[start:])
-        return Ledger(list(self._entries), list(self._rework), list(self._damaged), self._size)
-
-    def _blocks(self, file: BufferedReader) -> Iterator[list[bytes]]:
-        """Lines without their ends; a torn last line is left out, one that is too long is cut."""
-        while block := file.read(_BLOCK_BYTES):
-            if not block.endswith(b"\n"):
-                block += file.readline(_LONGEST_LINE)
-            *lines, rest = block.split(b"\n")
-            yield lines
-            self._size += len(block) - len(rest)
-            length, end = len(rest), rest
-            while end and not end.endswith(b"\n"):
-                end = file.readline(_LONGEST_LINE)
-                length += len(end)
-                if length > _LONGEST_LINE * 8:
-                    where = f"line {self._line + 1}"
-                    raise InputError(
-                        f"{self._path} is no journal: {where} has no end; restore it from a copy"
-                    )
-            if end:
-                yield [rest]
-                self._size += length
+        return Ledger(list(self._entries), list(self._rework), list(self._damaged), self._lines.size)
 
     def _take_flat(self, lines: list[bytes]) -> None:
         """Take in lines of numbers at once; where one of them is odd, by halves."""
@@ -123,7 +133,7 @@ class Reader:
                 self._take(line)
             return
         try:
-            _check(lines)
+            check_lines(lines)
             self._entries += flat.read(lines, self._attempt)
             self._line += len(lines)
         except ValueError:
@@ -163,24 +173,32 @@ class Reader:
 
         Raises: ValueError or KeyError if it is damaged.
         """
-        _check([line])
-        record = dict(fit(json.loads(line), Object({"type": str})))
-        if record["type"] == "journal":
-            if fit(record["format"], int) > FORMAT:
-                raise InputError(
-                    f"{self._path} has format {record['format']}; this etude reads up to {FORMAT}; update "
-                    "etude"
-                )
-            return None
-        moment, event = fit(record["time"], TIME), from_json(record)
-        if isinstance(event, Attempt):
-            self._attempt = event.number
-        return None if event is None else Entry(event, moment, self._attempt)
+        found = parse_line(line, self._path)
+        if found is not None and isinstance(found[0], Attempt):
+            self._attempt = found[0].number
+        return None if found is None else Entry(*found, self._attempt)
 
 
 def read_journal(path: Path) -> Ledger:
     """Read a journal once. Raises: as `Reader.read`."""
     return Reader(path).read()
+
+
+def parse_line(line: bytes, path: Path) -> tuple[Event, float] | None:
+    """The event of a line and its Unix time; None for the head of the journal and for unknown types.
+
+    Raises: ValueError or KeyError if it is damaged; InputError if its format is a newer one.
+    """
+    check_lines([line])
+    record = dict(fit(json.loads(line), Object({"type": str})))
+    if record["type"] == "journal":
+        if fit(record["format"], int) > FORMAT:
+            raise InputError(
+                f"{path} has format {record['format']}; this etude reads up to {FORMAT}; update etude"
+            )
+        return None
+    moment, event = fit(record["time"], TIME), from_json(record)
+    return None if event is None else (event, moment)
 
 
 def read_after(path: Path, place: int) -> tuple[list[Event], int]:
@@ -194,7 +212,7 @@ def read_after(path: Path, place: int) -> tuple[list[Event], int]:
     found: list[Event] = []
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, RecursionError):
-            _check([line])
+            check_lines([line])
             if (event := from_json(json.loads(line))) is not None:
                 found.append(event)
     return found, place + sum(len(line) + 1 for line in lines)
@@ -234,8 +252,8 @@ def _line(record: dict[str, Any]) -> bytes:
     return body + _END % zlib.crc32(body) + b"\n"
 
 
-def _check(lines: list[bytes]) -> None:
-    """Raises: ValueError if the checksum of a line does not hold."""
+def check_lines(lines: list[bytes]) -> None:
+    """Check the checksums of lines. Raises: ValueError if one does not hold."""
     ends = [line[-_END_BYTES:] == _END % zlib.crc32(line[:-_END_BYTES]) for line in lines]
     if not all(ends):
         raise ValueError("checksum")

@@ -16,6 +16,7 @@ from etude.records import shape
 from etude.records.folder import read_part
 
 STATES = ("running", "paused", "finished", "stopped", "failed")
+_ATTEMPTS, _MOMENT_SECONDS = 5, 0.01
 _LEASE = shape.Object(
     {"state": Annotated[str, shape.one_of(*STATES)]},
     {"heartbeat": float, "host": str, "pid": int, "started": float, "left": bool, "attempt": str},
@@ -68,7 +69,7 @@ def lock_run(path: Path) -> int:
     """Lock a run folder; returns the descriptor. Raises: InputError if another process holds it."""
     descriptor = durable.open_lock(path / ".lock")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except OSError:
         os.close(descriptor)
         try:
@@ -86,6 +87,16 @@ def holder(lease: Mapping[str, Any]) -> str:
     """The process that wrote a lease, in words."""
     is_known = {"pid", "host"} <= lease.keys()
     return f"process {lease['pid']} on {lease['host']}" if is_known else "another process"
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; one who only asks whether it is held has it for a moment. Raises: OSError."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_MOMENT_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(path: Path) -> bool:

@@ -182,12 +182,12 @@ def _series(library: Library, asked: Asked) -> Any:
     run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
     axis, low = asked.query.get("axis", "step"), asked.number("from", None, -1e18, 1e18)
     high, points = asked.number("to", None, -1e18, 1e18), asked.number("points", 1000, 2, _MOST_POINTS)
-    return _payload("columns", "read_series")(run, names, axis, low=low, high=high, points=int(points or 2))
+    return _payload("series", "read_series")(run, names, axis, low=low, high=high, points=int(points or 2))
 
 
 def _csv(library: Library, asked: Asked) -> Download:
     run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
-    lines = _payload("columns", "csv_lines")(run, names, asked.query.get("axis", "step"))
+    lines = _payload("series", "csv_lines")(run, names, asked.query.get("axis", "step"))
     return Download(lines, "text/csv; charset=utf-8", f"{asked.part['id']}.csv")
 
 
