@@ -91,7 +91,7 @@ def make_app(
     routes = [
         Route("/", functools.partial(_serve_asset, assets, "index.html"), methods=["GET"]),
         Route("/static/{name:path}", functools.partial(_serve_asset, assets, None), methods=["GET"]),
-        Route("/api/events", functools.partial(_listen, library), methods=["GET"]),
+        Route("/api/events", functools.partial(_listen, library, []), methods=["GET"]),
     ]
     for method, path, handler in _handlers(library, version, read_only):
         endpoint = functools.partial(_answer, handler, limiter, once)
@@ -260,12 +260,18 @@ async def _serve_asset(assets: dict[str, Asset], name: str | None, request: Requ
     return Response(asset.content, headers=headers, media_type=asset.kind)
 
 
-async def _listen(library: Library, request: Request) -> Response:
+async def _listen(library: Library, watch: list[Any], request: Request) -> Response:
+    from etude.ui.events import Watch, listen
+
+    asked = Asked({}, dict(request.query_params))
     try:
-        listen = _payload("events", "listen")
-    except NotImplementedError as error:
-        return problem(501, str(error))
-    return await listen(library, request)  # type: ignore[no-any-return]
+        if not watch:  # made in the loop that serves
+            watch.append(Watch(library))
+        runs, since = asked.names("runs", _MOST_RUNS), asked.names("since", _MOST_RUNS)
+        await anyio.to_thread.run_sync(library.runs)  # a look at the disk, not in the loop
+        return listen(watch[0], runs, since)
+    except EtudeError as error:
+        return problem(_status(error), shorten(error))
 
 
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:

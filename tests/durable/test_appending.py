@@ -1,11 +1,13 @@
 """Files grow by whole lines, and only plain files of this user do."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from etude import durable
+from etude.durable import sync_file, write_at
 from etude.errors import InputError, StorageError
 from tests.durable.odd_files import not_plain
 
@@ -51,3 +53,25 @@ def test_only_a_last_line_without_its_end_is_cut_off(tmp_path: Path, size: int) 
     file.append(b"three\n")
     file.close()
     assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+def test_bytes_are_written_at_a_place_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "cells"
+    write_at(path, b"abcd", 0)
+    write_at(path, b"XY", 2)
+    write_at(path, b"z", 4)
+    sync_file(path)
+    assert path.read_bytes() == b"abXYz" and path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InputError, match="not the file that was written"):
+        write_at(path, b"x", 6)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(InputError, match="no plain file"):
+        write_at(tmp_path / "link", b"x", 0)
+    os.link(path, tmp_path / "second")
+    with pytest.raises(InputError, match="not the file"):
+        write_at(path, b"x", 0)
+    with pytest.raises(StorageError):
+        write_at(tmp_path / "nowhere/cells", b"x", 0)
+    with pytest.raises(StorageError):
+        sync_file(tmp_path / "nowhere")
+    assert path.read_bytes() == b"abXYz"

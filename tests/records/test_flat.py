@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from etude.records import flat
-from etude.records.events import Resource, to_json
+from etude.records.events import Resource, Step, to_json
 from etude.records.journal import Reader
 from tests.records.samples import step
 
@@ -115,3 +115,12 @@ def test_lines_that_are_records_only_together_are_not_read(halves: tuple[bytes, 
 def test_other_types_are_not_flat() -> None:
     for line in (b"", b"{", b'{"type": "step"}', b'{"type": "steps", "time": 1', b'{"type":"step",'):
         assert not flat.is_flat(line)
+
+
+def test_the_values_of_a_type_are_the_fields_of_its_event() -> None:
+    lines = [LINES["step"], LINES["scaled step"]]
+    assert flat.read_values(lines, Step) == [tuple(EVENTS["step"]), tuple(EVENTS["scaled step"])]
+    assert flat.read_values([LINES["resource"]], Resource) == [tuple(EVENTS["resource"])]
+    assert [flat.is_step(LINES[name]) for name in ("step", "resource")] == [True, False]
+    with pytest.raises(ValueError, match="within a line"):
+        flat.read_values([b"{{"], Step)

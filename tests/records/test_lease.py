@@ -1,9 +1,11 @@
 """One process at a time holds a run, and its lease tells who and in what state."""
 
+import fcntl
 import json
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,3 +91,16 @@ def test_a_lease_of_another_state_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "lease.json").write_text(json.dumps({"state": "resting"}))
     with pytest.raises(InputError, match=r"lease\.json is damaged: state: 'resting' is none of running"):
         read_lease(tmp_path)
+
+
+def test_one_who_only_asks_whether_a_run_is_held_keeps_nobody_from_it(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    create_run(tmp_path, make_recipe()).close("stopped")
+    (run,) = list_runs(tmp_path)
+    asks, held = threading.Event(), os.open(run.path / ".lock", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)  # as is_locked does, for longer
+    threading.Timer(0.01, lambda: (fcntl.flock(held, fcntl.LOCK_UN), asks.set())).start()
+    hold_run(run).close("stopped")
+    assert asks.wait(10)
+    os.close(held)

@@ -1,0 +1,171 @@
+"""What came to a run reaches those who listen, once, and costs nothing while nobody does."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.records.events import Control, Finding, Generation
+from etude.ui import connections, events
+from tests.report.runs import attempt, evaluation, finished_run, new_run, window
+from tests.ui.serving import Serving, serving
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(events, "LOOK_SECONDS", 0.05)
+
+
+def listen(served: Serving, query: str) -> Iterator[tuple[str, Any]]:
+    """The events as a browser gets them."""
+    connection = served.open()
+    connection.request("GET", f"/api/events?{query}", headers={"cookie": served.cookie})
+    answer = connection.getresponse()
+    assert answer.status == 200 and answer.getheader("content-type", "").startswith("text/event-stream")
+    name = ""
+    try:
+        while line := answer.readline():
+            if line.startswith(b"event: "):
+                name = line[7:].strip().decode()
+            elif line.startswith(b"data: "):
+                yield name, json.loads(line[6:])
+            elif line.startswith(b": "):
+                yield "comment", None
+    finally:
+        connection.close()
+
+
+def wait(found: Iterator[tuple[str, Any]], name: str) -> Any:
+    return next(value for each, value in found if each == name)
+
+
+def test_new_points_and_records_come_once_from_the_place_that_was_known(tmp_path: Path) -> None:
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(), *window(1, 10), evaluation(10, 3.0))
+    run = writer.run.info["id"]
+    with serving(tmp_path / "runs") as served:
+        size = served.get(f"/api/runs/{run}/series?names=train/loss")["size"]
+        assert size == (writer.run.path / "journal.jsonl").stat().st_size
+        heard = listen(served, f"runs={run}&since={size}")
+        state = wait(heard, "state")
+        assert (state["state"], state["step"]) == ("running", 10) and state["heartbeat_age"] < 60
+        writer.append(
+            *window(11, 13), Finding(13, "the loss rises", "e", "a"), Control(13, "set", "x\n\nevent: x")
+        )
+        points = wait(heard, "points")
+        assert points["run"] == run and points["series"]["train/loss"]["x"]["step"] == [11, 12, 13]
+        assert len(points["series"]["train/loss"]["y"]) == 3 and "validation/loss" not in points["series"]
+        entries = wait(heard, "entries")
+        assert [each["what"] for each in entries["findings"]] == ["the loss rises"]
+        assert entries["controls"][0]["reason"] == "x\n\nevent: x"
+        size = entries["size"]
+        heard.close()  # type: ignore[attr-defined]
+        writer.append(Generation(13, "p", "t", {}))
+        heard = listen(served, f"runs={run}&since={size}")
+        assert wait(heard, "entries")["samples"][0]["text"] == "t"
+        writer.close("stopped")
+        assert next(value for name, value in heard if name == "state" and value["state"] == "stopped")
+
+
+def test_a_listener_is_told_to_ask_again_after_a_restart_and_when_it_missed_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(), *window(1, 10))
+    run = writer.run.info["id"]
+    with serving(tmp_path / "runs") as served:
+        size = served.get(f"/api/runs/{run}/series")["size"]
+        heard = listen(served, f"runs={run}&since={size}")
+        wait(heard, "state")
+        writer.append(attempt(2, 5), *window(6, 8))
+        assert wait(heard, "again")["size"] > size
+        assert wait(listen(served, f"runs={run}&since={10**12}"), "again")["run"] == run
+        monkeypatch.setattr(events, "_MOST_BYTES", 100)
+        assert wait(listen(served, f"runs={run}&since=0"), "again")["run"] == run
+    writer.close("stopped")
+
+
+def test_the_list_hears_of_new_runs(tmp_path: Path) -> None:
+    finished_run(tmp_path / "runs")
+    with serving(tmp_path / "runs") as served:
+        heard = listen(served, "")
+        first = wait(heard, "runs")["version"]
+        finished_run(tmp_path / "runs")
+        assert wait(heard, "runs")["version"] != first
+
+
+def test_a_comment_comes_while_nothing_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "COMMENT_SECONDS", 0.2)
+    with serving(tmp_path) as served:
+        wait(listen(served, ""), "comment")
+
+
+def test_all_listeners_share_a_look_and_nobody_means_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(tmp_path / "runs").info["id"]
+    looks: list[int] = []
+    whole = events.Watch._look_at
+    monkeypatch.setattr(
+        events.Watch,
+        "_look_at",
+        lambda self, runs, is_slow: (looks.append(len(runs)), whole(self, runs, is_slow))[1],
+    )
+    gone = threading.Event()
+    leave = events.Watch._listening
+
+    with serving(tmp_path / "runs") as served:
+        heard = [listen(served, f"runs={run}") for _ in range(5)]
+        for each in heard:
+            wait(each, "state")
+        assert set(looks) == {1}
+        for each in heard:
+            each.close()  # type: ignore[attr-defined]
+        for _ in range(200):  # until the server has noticed
+            before = len(looks)
+            gone.wait(0.3)
+            if len(looks) == before:
+                break
+        assert len(looks) == before
+    assert leave is events.Watch._listening
+
+
+def test_a_client_that_takes_nothing_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(events, "_MOST_BYTES", 1 << 30)
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt())
+    run = writer.run.info["id"]
+    with serving(tmp_path / "runs") as served, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", served.port))
+        head = f"GET /api/events?runs={run}&since=0 HTTP/1.1\r\nhost: localhost\r\ncookie: {served.cookie}\r\n\r\n"
+        slow.sendall(head.encode())
+        text = "x" * 100_000
+        for step in range(400):
+            writer.append(Generation(step, "p", text, {}))
+        slow.settimeout(60)
+        dropped = threading.Event()
+        for _ in range(100):
+            dropped.wait(0.2)
+            try:
+                slow.send(b"x")
+            except OSError:
+                dropped.set()
+                break
+        assert dropped.is_set()
+    writer.close("stopped")
+
+
+@pytest.mark.parametrize(
+    "query", ["runs=nothing", "runs=a&since=x", "since=-1", f"runs={'a,' * 300}", "since=1e5"]
+)
+def test_odd_questions_are_refused(tmp_path: Path, query: str) -> None:
+    with serving(tmp_path) as served:
+        status, _, body = served.ask(f"/api/events?{query}")
+        assert status in (400, 404) and body.startswith(b'{"error"')

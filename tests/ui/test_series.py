@@ -1,0 +1,91 @@
+"""Any range of a series in at most twice as many buckets as asked for, on any axis, with no spike hidden."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+
+from etude.errors import InputError
+from etude.records.events import Evaluation
+from etude.ui.series import csv_lines, read_series
+from tests.report.runs import attempt, finished_run, loss_at, new_run, window
+from tests.ui.serving import serving
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def long(tmp_path: Path):  # type: ignore[no-untyped-def]
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(steps=2000))
+    for first in range(1, 2001, 10):
+        writer.append(*window(first, first + 9, bad=(777,) if first == 771 else ()))
+    writer.close("finished")
+    return writer.run
+
+
+@pytest.mark.parametrize("points", [2, 10, 100, 499, 1000, 5000])
+@pytest.mark.parametrize("axis", ["step", "tokens", "seconds", "epoch"])
+def test_a_range_has_at_most_twice_the_points_and_no_spike_is_hidden(long, points: int, axis: str) -> None:  # type: ignore[no-untyped-def]
+    found = read_series(long, ["train/loss"], axis, low=None, high=None, points=points)["series"][
+        "train/loss"
+    ]
+    assert found["count"] == 2000 and len(found["x"]) <= 2 * points + 1
+    assert len(found["x"]) >= min(points / 2, 1000)
+    assert found["x"] == sorted(found["x"])
+    (place, text), *more = found["odd"]
+    assert text == "nan" and not more
+    if axis == "step":
+        assert place == 777
+    if found["bucket"] > 1:
+        assert max(found["high"]) == loss_at(1) and min(found["low"]) == loss_at(2000)
+        kept = [loss_at(step) for step in range(1, found["bucket"] + 1) if step != 777]
+        assert found["mean"][0] == pytest.approx(sum(kept) / len(kept))
+    else:
+        assert "low" not in found and found["mean"][776] is None
+
+
+def test_a_zoomed_range_leads_to_its_edges(long) -> None:  # type: ignore[no-untyped-def]
+    found = read_series(long, ["train/loss"], "step", low=100.5, high=110.5, points=100)["series"][
+        "train/loss"
+    ]
+    assert found["x"] == list(range(100, 112)) and found["bucket"] == 1
+    assert found["mean"] == [loss_at(step) for step in range(100, 112)]
+    for low, high in ((5000, 6000), (-10, -5), (110, 100)):
+        found = read_series(long, ["train/loss"], "step", low=low, high=high, points=100)["series"][
+            "train/loss"
+        ]
+        assert len(found["x"]) <= 2
+
+
+def test_series_that_are_not_there_are_empty_and_all_are_given_without_names(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs")
+    found = read_series(
+        run, ["validation/nothing", "../x", "gpu_percent"], "step", low=None, high=None, points=9
+    )
+    assert all(each["x"] == [] for each in found["series"].values()) and len(found["series"]) == 3
+    assert "train/loss" in read_series(run, [], "step", low=None, high=None, points=9)["series"]
+    with pytest.raises(InputError, match="no axis 'end'"):
+        read_series(run, [], "end", low=None, high=None, points=9)
+
+
+def test_the_csv_has_every_point_in_full_and_no_formula(tmp_path: Path) -> None:
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(), *window(1, 30))
+    writer.append(Evaluation(30, 2.5, 12.0, None, 9, 1.0, False, {"=cmd()": 1.0, 'a"b': math.nan}))
+    names = ["train/loss", "validation/loss", "validation/=cmd()", 'validation/a"b']
+    text = b"".join(csv_lines(writer.run, names, "step")).decode()
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["step", *names] and len(rows) == 32
+    assert rows[7] == ["7", repr(loss_at(7)), "", "", ""] and rows[31] == ["30", "", "2.5", "1.0", "nan"]
+    with serving(tmp_path / "runs") as served:
+        address = f"/api/runs/{writer.run.info['id']}/series.csv?names=train/loss,validation/loss"
+        _, headers, body = served.ask(address)
+        assert headers["content-type"] == "text/csv; charset=utf-8" and len(body.splitlines()) == 32
+        assert headers["content-disposition"] == f'attachment; filename="{writer.run.info["id"]}.csv"'
+    writer.close("stopped")
