@@ -24,7 +24,7 @@ from etude.ui.library import Library
 from etude.ui.requests import Requests, StateError
 from etude.ui.static import Asset, read_assets
 
-_MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 20_000, 60, 200, 10_000
+_MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 5_000, 60, 200, 10_000
 _FRAMES = 4  # of a fault, that are shown
 _THREADS = 8  # that read files at once, so that a disk that hangs takes no more
 # What a stranger's run drew may be opened by its address alone: it may run nothing and load nothing.
@@ -88,13 +88,17 @@ def make_app(
     assets = read_assets() if assets is None else assets
     limiter = functools.cache(lambda: anyio.CapacityLimiter(_THREADS))  # made in the loop that serves
     once = functools.cache(told)
+
+    def tell(error: Exception) -> None:
+        once("".join(traceback.format_exception(error, limit=-_FRAMES)).rstrip())
+
     routes = [
         Route("/", functools.partial(_serve_asset, assets, "index.html"), methods=["GET"]),
         Route("/static/{name:path}", functools.partial(_serve_asset, assets, None), methods=["GET"]),
-        Route("/api/events", functools.partial(_listen, library, []), methods=["GET"]),
+        Route("/api/events", functools.partial(_listen, library, [], tell), methods=["GET"]),
     ]
     for method, path, handler in _handlers(library, version, read_only):
-        endpoint = functools.partial(_answer, handler, limiter, once)
+        endpoint = functools.partial(_answer, handler, limiter, tell)
         routes.append(Route(path, endpoint, methods=[method]))
     return Router(routes, redirect_slashes=False, default=_not_found)
 
@@ -194,13 +198,14 @@ def _csv(library: Library, asked: Asked) -> Download:
 async def _answer(
     handler: Handler,
     limiter: Callable[[], anyio.CapacityLimiter],
-    told: Callable[[str], None],
+    told: Callable[[Exception], None],
     request: Request,
 ) -> Response:
     try:
         body = _parse(await request.body()) if request.method == "POST" else {}
         asked = Asked(dict(request.path_params), dict(request.query_params), body)
-        found = await anyio.to_thread.run_sync(handler, asked, limiter=limiter())
+        is_read = request.method != "POST"  # what only reads is left behind where the server ends
+        found = await anyio.to_thread.run_sync(handler, asked, limiter=limiter(), abandon_on_cancel=is_read)
         if isinstance(found, Download):
             return _download(found)
         content = await anyio.to_thread.run_sync(_encode, found, limiter=limiter())
@@ -208,7 +213,7 @@ async def _answer(
     except (EtudeError, NotImplementedError, OSError) as error:
         return problem(_status(error), shorten(error))
     except Exception as error:  # a fault of etude
-        told("".join(traceback.format_exception(error, limit=-_FRAMES)).rstrip())
+        told(error)
         return problem(500, f"etude failed: {type(error).__name__}")
 
 
@@ -242,8 +247,9 @@ def _encode(value: Any) -> bytes:
 def _download(found: Download) -> Response:
     headers = {"content-security-policy": found.policy} if found.policy else {}
     if found.name:
-        safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in found.name[:-4])
-        headers["content-disposition"] = f'attachment; filename="{safe.strip("-")}{found.name[-4:]}"'
+        stem, _, end = found.name.rpartition(".")
+        safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in stem)
+        headers["content-disposition"] = f'attachment; filename="{safe}.{end}"'
     if isinstance(found.content, bytes | str):
         return Response(found.content, headers=headers, media_type=found.kind)
     content: AsyncIterator[bytes] = iterate_in_threadpool(found.content)
@@ -260,13 +266,15 @@ async def _serve_asset(assets: dict[str, Asset], name: str | None, request: Requ
     return Response(asset.content, headers=headers, media_type=asset.kind)
 
 
-async def _listen(library: Library, watch: list[Any], request: Request) -> Response:
+async def _listen(
+    library: Library, watch: list[Any], told: Callable[[Exception], None], request: Request
+) -> Response:
     from etude.ui.events import Watch, listen
 
     asked = Asked({}, dict(request.query_params))
     try:
         if not watch:  # made in the loop that serves
-            watch.append(Watch(library))
+            watch.append(Watch(library, told))
         runs, since = asked.names("runs", _MOST_RUNS), asked.names("since", _MOST_RUNS)
         await anyio.to_thread.run_sync(library.runs)  # a look at the disk, not in the loop
         return listen(watch[0], runs, since)

@@ -38,7 +38,7 @@ _RESOURCES = [
 ]  # fmt: skip
 _EVALUATIONS = [*_FIRST, "validation/loss", "gap", "validation/perplexity", "validation/bits_per_byte"]
 _LOSS, _WEIGHT = _STEPS.index("train/loss"), _STEPS.index("weight")
-_MOST_METRICS = 400
+_MOST_METRICS, _MOST_NAMED = 400, 100  # names of metrics that are kept, and of those left out that are told
 _EDGE_BYTES = 1 << 12  # at the start and the end of what was read, by which a journal is known again
 _SAVE_BYTES = 4 << 20  # of a journal, after which its columns are made durable
 _MOST_OPEN = 512
@@ -256,10 +256,10 @@ class Columns:
             "validation/loss": event.loss, "validation/perplexity": event.perplexity,
             "validation/bits_per_byte": event.bits_per_byte, "gap": self._gap(event),
         }  # fmt: skip
-        known = self.evaluations.columns
+        known = set(self.evaluations.columns)
         new = [name for name in named if name not in known and name not in self.left_out]
         room = max(_MOST_METRICS - len(known), 0)
-        self.left_out += new[room:]
+        self.left_out += new[room : room + max(_MOST_NAMED - len(self.left_out), 0)]
         if new[:room]:
             self._widen(new[:room])
         row = [named.get(name) for name in self.evaluations.columns[len(_FIRST) :]]

@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -67,6 +67,7 @@ class Watch:
     """The runs that somebody listens to, looked at by one task while there is anybody."""
 
     library: Library
+    told: Callable[[Exception], None] = lambda error: None
     seen: dict[str, _Seen] = field(default_factory=dict)
     version: str = ""
     _listeners: Counter[str] = field(default_factory=Counter)
@@ -122,8 +123,8 @@ class Watch:
 
     async def _look_on(self) -> None:
         for count in range(1 << 62):
-            runs = list(self._listeners)
-            if await anyio.to_thread.run_sync(self._look_at, runs, count % _SLOWLY == 0):
+            runs, is_slow = list(self._listeners), count % _SLOWLY == 0
+            if await anyio.to_thread.run_sync(self._look_at, runs, is_slow, abandon_on_cancel=True):
                 self._look.set()
                 self._look = asyncio.Event()
             for gone in self.seen.keys() - runs:
@@ -134,11 +135,15 @@ class Watch:
         """Look at the files of runs; True if anything is new."""
         is_new = False
         for identity in runs:
-            with contextlib.suppress(EtudeError, OSError):  # gone, or damaged: the list of runs says so
+            try:
                 run = self.library.run(identity)
                 seen = self.seen.get(identity) or _Seen()
                 is_new = _look_at(run, seen, is_slow or identity not in self.seen) or is_new
                 self.seen[identity] = seen
+            except (EtudeError, OSError):  # gone, or damaged: the list of runs says so
+                continue
+            except Exception as error:  # a fault of etude costs the others nothing
+                self.told(error)
         if is_slow:
             version = self.library.version
             is_new = is_new or version != self.version

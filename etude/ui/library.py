@@ -174,7 +174,7 @@ def _walk(folder: Path, given: str, sweep: Path | None, depth: int, found: _Foun
     if _is_file(folder / "run.json"):
         found.runs.append((folder, given, sweep))
         return
-    if _is_file(folder / "sweep.toml") and (folder / "runs").is_dir():
+    if _is_file(folder / "sweep.toml") and _is_folder(folder / "runs"):
         if folder not in found.sweeps:
             found.sweeps.append(folder)
         _walk(folder / "runs", given, folder, 1, found)
@@ -231,6 +231,10 @@ def _stamp(path: Path) -> _Stamp:
         return status.st_ino, status.st_size, status.st_mtime_ns
     except OSError:
         return 0, 0, 0
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _is_file(path: Path) -> bool:

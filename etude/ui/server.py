@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PORT = 8171
 _MOST_PORTS = 50  # that are tried after the usual one
 _KEEP_ALIVE_SECONDS = 15
-_LARGEST_HEADERS = 1 << 14  # bytes
+_LARGEST_HEADERS = 1 << 16  # bytes; other servers on this machine add their cookies
 _WILDCARDS = ("0.0.0.0", "::")
 
 

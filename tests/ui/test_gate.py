@@ -41,7 +41,6 @@ def raw(served: Serving, request: bytes) -> bytes:
     """The answer to bytes as they are, until the server ends the connection."""
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
         client.sendall(request)
-        client.shutdown(socket.SHUT_WR)
         answer = b""
         while piece := client.recv(1 << 16):
             answer += piece
@@ -67,7 +66,15 @@ def test_the_link_gives_a_cookie_and_leads_to_an_address_without_the_token(serve
         f"/?token={served.address.token}", cookie="", **{"sec-fetch-site": "cross-site"}
     )
     assert status == 200 and b"url=/" in body and served.address.token.encode() not in body
-    for wrong in ("", "0" * 64, served.address.token[:-1], served.address.token + "0", "%00", "%c3%a9"):
+    for wrong in (
+        "",
+        "0" * 64,
+        served.address.token[:-1],
+        served.address.token + "0",
+        "%00",
+        "%c3%a9",
+        "x&a=1" * 20,
+    ):
         assert served.ask(f"/?token={wrong}", cookie="")[0] == 401
 
 
@@ -222,3 +229,16 @@ def test_no_path_leads_to_a_file_outside_of_the_table(served: Serving, path: str
         and b"root:" not in answer
         and b"import" not in answer
     )
+
+
+def test_a_secret_of_the_environment_is_in_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "canary-4711")
+    (tmp_path / "secret.txt").write_text("canary-4711")
+    run = finished_run(tmp_path / "runs")
+    with serving(tmp_path / "runs") as served:
+        for method, route in ROUTES:
+            if route != "/api/events":
+                path = paths_of(route, run.info["id"])
+                _, headers, body = served.ask(path, method=method, body=b'{"toml": "x = 1"}', **JSON)
+                assert b"canary" not in body and served.address.token.encode() not in body
+                assert served.address.token not in str(headers)

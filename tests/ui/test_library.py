@@ -59,6 +59,10 @@ def test_damaged_folders_are_named_with_their_problem_and_foreign_ones_passed_ov
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe/run.json")
     (tmp_path / "link").symlink_to(run.path)
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/sweep.toml").write_text("")
+    (tmp_path / "sweep/runs").symlink_to(tmp_path.parent / "elsewhere")
+    finished_run(tmp_path.parent / "elsewhere")
     library = Library([tmp_path, tmp_path / "nowhere"])
     assert list(library.runs()) == [run.info["id"]]
     assert sorted(library.damaged) == ["broken", "link", "newer", "pipe"]

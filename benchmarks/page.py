@@ -1,0 +1,196 @@
+"""Time and memory of the page: long and many runs, zoom, and the cost of a page that is left open.
+
+    python benchmarks/page.py --steps 1000000 --runs 500 --long-runs 3
+
+Journals are written by the journal's own writer. The server is a process of its own, `etude ui`; a request is
+timed from here, over loopback, with all that is read of its answer.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+NAMES = "train/loss,validation/loss,learning_rate,grad_norm,tokens_per_second,rss_bytes"
+TURNS = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=500, help="small runs that are listed; 0 for none")
+    parser.add_argument(
+        "--long-runs", type=int, default=1, help="runs of so many steps, whose memory is measured"
+    )
+    parser.add_argument("--idle-seconds", type=float, default=20.0)
+    parser.add_argument("--folder", type=Path, help="where runs are made and kept; else they are removed")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        long, many = make_runs(folder, given.steps, given.runs, given.long_runs)
+        figures = measure(folder, long, many, given.idle_seconds)
+    result = {"steps": given.steps, "runs": given.runs, "long_runs": given.long_runs, **figures}
+    print(json.dumps(result, indent=1))
+    (ROOT / "benchmarks/results/page.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def make_runs(folder: Path, steps: int, runs: int, long_runs: int) -> tuple[list[str], Path]:
+    """Ids of runs of many steps, and a folder of small runs that have ended."""
+    sys.path.insert(0, str(ROOT))
+    from etude.records.events import Evaluation, Resource, Step
+    from tests.report.runs import attempt, finished_run, new_run
+
+    many, long = folder / "many", folder / "long"
+    if runs and not many.exists():
+        small = finished_run(many)
+        for index in range(runs - 1):
+            copy = many / f"small-{index:06d}"
+            shutil.copytree(small.path, copy)
+            info = json.loads((copy / "run.json").read_text())
+            (copy / "run.json").write_text(json.dumps({**info, "id": copy.name}))
+    if not long.exists():
+        writer, chance = new_run(long), random.Random(1)
+        writer.append(attempt(steps=steps, steps_per_epoch=max(steps // 10, 1)))
+        for first in range(1, steps + 1, 1000):
+            events: list[Any] = []
+            for step in range(first, min(first + 1000, steps + 1)):
+                loss, norm = 2 + 4 / step + 0.1 * chance.random(), 3 * chance.random()
+                seconds, wait = 0.25 + 0.01 * chance.random(), 0.001 * chance.random()
+                rate = 1e-3 * (1 - step / steps)
+                events.append(Step(step, 0, loss, norm, rate, 16384, 8, seconds, wait, False, 16384))
+                if step % 10 == 0:
+                    events.append(Resource(step, 65_000 + chance.random(), 0.3, 0.01, 150.5, 10**9))
+            events.append(Evaluation(step, 2.5 + chance.random(), 12.0, 0.9, 1000, 1.0, False))
+            writer.append(*events)
+        writer.close("finished")
+        for index in range(long_runs - 1):
+            copy = long / f"long-{index:03d}"
+            shutil.copytree(writer.run.path, copy)
+            info = json.loads((copy / "run.json").read_text())
+            (copy / "run.json").write_text(json.dumps({**info, "id": copy.name}))
+    return [json.loads((path / "run.json").read_text())["id"] for path in sorted(long.iterdir())], many
+
+
+def measure(folder: Path, long: list[str], many: Path, idle_seconds: float) -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache")}
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    figures: dict[str, Any] = {}
+    with Page(folder / "long", environment) as page:
+        figures["start_seconds"] = page.started
+        figures["first_chart_without_cache_seconds"] = page.clock(series(long[0]))
+        zooms = [page.clock(series(long[0], *span)) for span in spans(TURNS)]
+        figures["zoom_seconds"] = {"median": statistics.median(zooms), "most": max(zooms)}
+        figures["memory_one_run_mb"] = page.memory()
+        for identity in long[1:]:
+            page.clock(series(identity))
+        for identity in long:
+            page.clock(series(identity))
+        figures["memory_all_long_runs_mb"] = page.memory()
+    with Page(folder / "long", environment) as page:
+        figures["first_chart_with_cache_seconds"] = page.clock(series(long[0]))
+        page.listen(f"/api/events?runs={long[0]}&since={page.get(series(long[0]))['size']}")
+        figures["idle_percent_of_a_core"] = page.idle(idle_seconds)
+    if not many.exists():
+        return figures
+    with Page(many, environment) as page:
+        figures["list_seconds_first"] = page.clock("/api/runs")
+        figures["list_seconds_again"] = statistics.median(page.clock("/api/runs") for _ in range(TURNS))
+        version = page.get("/api/runs")["version"]
+        figures["list_unchanged_seconds"] = page.clock(f"/api/runs?since={version}")
+        page.listen("/api/events")
+        figures["idle_list_percent_of_a_core"] = page.idle(idle_seconds)
+    return figures
+
+
+class Page:
+    """A server in a process of its own, and a client that has its cookie."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        begun = time.perf_counter()
+        command = [sys.executable, "-m", "etude", "ui", str(folder), "--no-open", "--port", "0"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert self._process.stdout is not None
+        link = urlsplit(self._process.stdout.readline().strip())
+        self.started = round(time.perf_counter() - begun, 3)
+        self._at = str(link.hostname), int(link.port or 0)
+        connection = http.client.HTTPConnection(*self._at)
+        connection.request("GET", f"/?{link.query}")
+        self._cookie = connection.getresponse().getheader("set-cookie", "").split(";")[0]
+        connection.close()
+        self._open: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._open:
+            connection.close()
+        self._process.terminate()
+        self._process.wait(30)
+
+    def get(self, path: str) -> Any:
+        connection = http.client.HTTPConnection(*self._at, timeout=600)
+        connection.request("GET", path, headers={"cookie": self._cookie})
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise SystemExit(f"{path}: {answer.status} {body[:200]!r}")
+        return json.loads(body)
+
+    def clock(self, path: str) -> float:
+        begun = time.perf_counter()
+        self.get(path)
+        return round(time.perf_counter() - begun, 4)
+
+    def listen(self, path: str) -> None:
+        """Keep a page open that listens."""
+        connection = http.client.HTTPConnection(*self._at, timeout=600)
+        connection.request("GET", path, headers={"cookie": self._cookie})
+        connection.getresponse()
+        self._open.append(connection)
+        time.sleep(2)
+
+    def idle(self, seconds: float) -> float:
+        """Share of a core (%) that the server takes while nothing happens."""
+        process = psutil.Process(self._process.pid)
+        before = sum(process.cpu_times()[:2])
+        time.sleep(seconds)
+        return round(100 * (sum(process.cpu_times()[:2]) - before) / seconds, 3)
+
+    def memory(self) -> float:
+        """Resident memory of the server in MB."""
+        return round(psutil.Process(self._process.pid).memory_info().rss / 1e6, 1)
+
+
+def series(identity: str, low: float | None = None, high: float | None = None) -> str:
+    between = "" if low is None else f"&from={low}&to={high}"
+    return f"/api/runs/{identity}/series?names={NAMES}&points=1000{between}"
+
+
+def spans(count: int) -> list[tuple[float, float]]:
+    """Ranges of steps, from all of a million to some hundred."""
+    chance = random.Random(2)
+    found = []
+    for index in range(count):
+        width = 10 ** (6 - 4 * index / count)
+        low = chance.random() * (1e6 - width)
+        found.append((low, low + width))
+    return found
+
+
+if __name__ == "__main__":
+    main()
