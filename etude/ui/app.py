@@ -241,7 +241,10 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> bytes:
-    return json.dumps(plain(value), allow_nan=False, separators=(",", ":")).encode()
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:  # a number that is not finite
+        return json.dumps(plain(value), allow_nan=False, separators=(",", ":")).encode()
 
 
 def _download(found: Download) -> Response:

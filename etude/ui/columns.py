@@ -8,8 +8,10 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import math
 import os
 import threading
+import time
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -52,6 +54,7 @@ class Columns:
     """The columns of one run, which follow its journal. Any thread may ask; one at a time reads.
 
     size        bytes of the journal that were taken in
+    part        share of the journal that the last update came to, 1 if it had the time for all
     generation  changes when rows became void, so that what was sent before no longer holds
     damaged     lines that are none that a run writes
     left_out    metrics beyond the most that are kept
@@ -62,18 +65,22 @@ class Columns:
         self._folder = _folder_of(self._journal)
         self._has_gap = functools.cache(lambda: _is_loss_plain(run))
         self.turn = threading.RLock()
-        self.generation = 0
+        self.generation, self.part = 0, 1.0
         self._begin_anew()
         self._is_loaded = False
 
-    def update(self) -> None:
-        """Take in what was appended since. Raises: InputError if there is no journal; StorageError."""
+    def update(self, seconds: float = math.inf) -> None:
+        """Take in what was appended since, for about so many seconds; the next update goes on from there.
+
+        Raises: InputError if the journal cannot be one; StorageError.
+        """
         with self.turn:
+            deadline = time.monotonic() + seconds
             try:
-                self._update()
+                self._update(deadline)
             except DamageError:
                 self._begin_anew()
-                self._update()
+                self._update(deadline)
 
     @property
     def tables(self) -> list[Table]:
@@ -109,7 +116,7 @@ class Columns:
         self._tokens = self._seconds = 0.0
         self.generation += 1
 
-    def _update(self) -> None:
+    def _update(self, deadline: float) -> None:
         if not self._is_loaded:
             self._load()
             self._is_loaded = True
@@ -117,6 +124,7 @@ class Columns:
             size = self._journal.lstat().st_size
         except OSError:
             size = 0
+        self.part = 1.0
         if size < self.size or (size > self.size and self._edges != _edges(self._journal, self.size)):
             self._begin_anew()
         if size == self.size:
@@ -127,10 +135,13 @@ class Columns:
             for block in lines.read():
                 self._take_block(block)
                 self.size = lines.size
+                if time.monotonic() > deadline:
+                    break
         finally:
             for table in self.tables:
                 table.flush()
         self._edges = _edges(self._journal, self.size)
+        self.part = min(self.size / size, 1.0) if time.monotonic() > deadline else 1.0
         if self.size - self._saved >= _SAVE_BYTES:
             self._save()
 

@@ -40,6 +40,7 @@ from etude.ui.tables import is_missing
 
 LOOK_SECONDS = 0.5
 COMMENT_SECONDS = 15.0
+_PATIENCE_SECONDS = 1.0  # of a look, with journals that were never read
 _SLOWLY = 4  # looks between two at the lock of a run, and at all runs
 _MOST_RUNS = 50
 _MOST_BYTES = 4 << 20  # of a journal that a listener has missed; beyond it is told to ask again
@@ -57,6 +58,7 @@ class _Seen:
 
     stamp: tuple[int, int, int] = (-1, 0, 0)  # size and time of the journal, time of the lease
     size: int = 0  # bytes of the journal whose points are in its columns
+    part: float = 1.0  # of the journal that was read
     state: str = ""
     heartbeat: float = 0.0
     step: int = 0
@@ -133,12 +135,13 @@ class Watch:
 
     def _look_at(self, runs: Sequence[str], is_slow: bool) -> bool:
         """Look at the files of runs; True if anything is new."""
-        is_new = False
+        is_new, deadline = False, time.monotonic() + _PATIENCE_SECONDS
         for identity in runs:
             try:
                 run = self.library.run(identity)
                 seen = self.seen.get(identity) or _Seen()
-                is_new = _look_at(run, seen, is_slow or identity not in self.seen) or is_new
+                left = max(deadline - time.monotonic(), LOOK_SECONDS / 10)
+                is_new = _look_at(run, seen, is_slow or identity not in self.seen, left) or is_new
                 self.seen[identity] = seen
             except (EtudeError, OSError):  # gone, or damaged: the list of runs says so
                 continue
@@ -195,16 +198,16 @@ def listen(watch: Watch, runs: Sequence[str], since: Sequence[str]) -> Streaming
     )
 
 
-def _look_at(run: Run, seen: _Seen, is_slow: bool) -> bool:
-    """Take in what is new of a run; True if anything is."""
+def _look_at(run: Run, seen: _Seen, is_slow: bool, seconds: float) -> bool:
+    """Take in what is new of a run, for about so long; True if anything is."""
     before = (seen.size, seen.state, seen.heartbeat, seen.step)
     journal, lease = run.path / "journal.jsonl", run.path / "lease.json"
     found = journal.lstat() if journal.exists() else None
     stamp = (found.st_size, found.st_mtime_ns) if found else (0, 0)
-    if stamp != seen.stamp[:2]:
+    if stamp != seen.stamp[:2] or seen.part < 1:
         columns = open_columns(run)
-        columns.update()
-        seen.size = columns.size
+        columns.update(seconds)
+        seen.size, seen.part = columns.size, columns.part
         with columns.turn:
             count = columns.steps.count
             seen.step = int(columns.steps.rows(count - 1, count)[0, 0]) if count else 0

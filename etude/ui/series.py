@@ -11,6 +11,7 @@ from etude.text import shorten
 from etude.ui.columns import AXES, Columns, open_columns
 from etude.ui.tables import COUNT, FACTOR, LEAST, MOST, ODD, SUM, Array, Table, is_missing
 
+PATIENCE_SECONDS = 1.0
 _MOST_ODD = 100
 _CSV_ROWS = 2000
 
@@ -20,12 +21,13 @@ def read_series(
 ) -> dict[str, Any]:
     """Series between two places of an axis, each in at most twice as many buckets as `points`.
 
+    Of a long journal that was never read it is what a second of reading gives, and `read` says which part.
     A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values. Of a
     series that the run has not, there is nothing. Raises: InputError for another axis; as `Columns.update`.
     """
     place = _place_of(axis)
     columns = open_columns(run)
-    columns.update()
+    columns.update(PATIENCE_SECONDS)
     with columns.turn:
         series = {
             name: _series(columns, name, place, (low, high), points) for name in names or columns.names()
@@ -36,7 +38,7 @@ def read_series(
             "damaged_lines": columns.damaged,
             "left_out": columns.left_out,
         }
-        return {**told, "series": series}
+        return {**told, "read": columns.part, "series": series}
 
 
 def csv_lines(run: Run, names: Sequence[str], axis: str) -> Iterator[bytes]:

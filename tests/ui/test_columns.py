@@ -253,3 +253,17 @@ def test_a_copied_run_is_another_cache(tmp_path: Path, cache: Path) -> None:
     read(run)
     read(Run(tmp_path / "runs/copy"))
     assert len(list((cache / "columns").iterdir())) == 2
+
+
+def test_a_long_journal_is_read_in_parts_that_follow_on_each_other(tmp_path: Path) -> None:
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(steps=2000))
+    for first in range(1, 2001, 10):
+        writer.append(*window(first, first + 9))
+    columns, parts = Columns(writer.run), list[float]()
+    while not parts or parts[-1] < 1:
+        columns.update(0.0)
+        parts.append(columns.part)
+    assert len(parts) > 3 and parts == sorted(parts)
+    check(columns, writer.run)
+    writer.close("stopped")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etude.records.events import Control, Finding, Generation
-from etude.ui import connections, events
+from etude.ui import connections, events, series
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 from tests.ui.serving import Serving, serving
 
@@ -169,3 +169,24 @@ def test_odd_questions_are_refused(tmp_path: Path, query: str) -> None:
     with serving(tmp_path) as served:
         status, _, body = served.ask(f"/api/events?{query}")
         assert status in (400, 404) and body.startswith(b'{"error"')
+
+
+def test_a_listener_hears_on_while_a_long_journal_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(events, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(events, "LOOK_SECONDS", 0.01)
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(steps=2000))
+    for first in range(1, 2001, 10):
+        writer.append(*window(first, first + 9))
+    writer.close("stopped")
+    run = writer.run.info["id"]
+    with serving(tmp_path / "runs") as served:
+        found = served.get(f"/api/runs/{run}/series?names=train/loss&points=5000")
+        assert 0 < found["read"] < 1
+        heard, steps = listen(served, f"runs={run}&since={found['size']}"), found["series"]["train/loss"]["x"]
+        while len(steps) < 2000:
+            steps += wait(heard, "points")["series"]["train/loss"]["x"]["step"]
+        assert steps == list(range(1, 2001))
