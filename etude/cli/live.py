@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from etude.cli.keys import Keys
 
 
+# Set in all that the kernel of a notebook starts: `!etude train` has a terminal there whose cursor cannot go
+# up, so that each picture would stand below the one before it.
+_OF_KERNEL = "JPY_PARENT_PID"
 _LINE_SECONDS, _LINE_SHARE = 3.0, 0.01  # between plain lines: seconds, and share of the time so far
 _LINE_WIDTH, _LINE_OF_FIGURES = 240, 800  # what was found, measured and judged is told whole
 _REDRAW_SECONDS = 0.25
@@ -47,7 +50,8 @@ def open_view(terminal: bool | None = None, *, as_json: bool = False) -> "LineVi
         # Lines of JSON on the same terminal would tear the picture.
         return JsonView(open_view(False if sys.stdout.isatty() else terminal))
     if terminal is None:
-        terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        is_dumb = os.environ.get("TERM", "dumb") == "dumb" or _OF_KERNEL in os.environ
+        terminal = sys.stderr.isatty() and not is_dumb
     return LiveView() if terminal else LineView()
 
 

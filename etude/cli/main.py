@@ -42,9 +42,10 @@ from etude.cli.printing import (
     say,
 )
 from etude.control.ranks import FOLDER, follow_launcher
-from etude.control.signals import one_interrupt
+from etude.control.signals import leave_before_start, one_interrupt
 from etude.durable import write_file
 from etude.errors import EtudeError, LostRankError
+from etude.interruption import Abandoned
 from etude.text import shorten
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -150,11 +151,16 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # transformers quotes what a config.json says, whole; etude says itself what matters.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    with lasting_output() as output, one_interrupt() as interrupts:
+    with lasting_output() as output, one_interrupt() as interrupts, leave_before_start():
         try:
             code = _run()
         except (KeyboardInterrupt, typer.Abort):  # also of one that came while an error was told
             code = 128 + signal.SIGINT
+        except Abandoned:
+            from etude.launch.ranks import RESUMABLE
+
+            say("SIGUSR1 came before the first step; the same command begins again")
+            code = RESUMABLE
         except Exception:
             if not interrupts:  # else it came of it, as from an import that was broken off
                 say(traceback.format_exc().rstrip())

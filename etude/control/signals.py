@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from etude.interruption import Abandoned
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PAUSES = (signal.SIGUSR1.name,)  # names of those that never interrupt, and after which a run is paused
 _BURST_SECONDS = 2.0
@@ -100,9 +102,28 @@ def _forget() -> None:
     _entered.clear()
     while _before:
         signal.signal(*_before.popitem())
+    if signal.getsignal(signal.SIGUSR1) is _leave:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_forget)
+
+
+@contextlib.contextmanager
+def leave_before_start() -> Iterator[None]:
+    """While entered and no run is, SIGUSR1 raises Abandoned, where it would kill the process."""
+    if threading.current_thread() is not threading.main_thread() or is_ignored(signal.SIGUSR1):
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _leave(*_: object) -> None:
+    raise Abandoned
 
 
 class PassedOn:

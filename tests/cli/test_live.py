@@ -147,10 +147,13 @@ def test_a_view_that_fails_gives_the_terminal_back(tmp_path: Path) -> None:
 def test_a_pipe_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_view(), LineView)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(open_view(), LineView)
     monkeypatch.setenv("TERM", "xterm")
     assert isinstance(open_view(), LiveView)
+    monkeypatch.setenv("JPY_PARENT_PID", "1")  # as `!etude train` in a cell has it, with a terminal
+    assert isinstance(open_view(), LineView)
 
 
 def test_a_finding_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:

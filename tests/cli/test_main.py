@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -273,3 +274,14 @@ def test_the_source_never_unpickles_evaluates_or_starts_a_shell() -> None:
         if path.name == "convert.py":  # tensors only, in a process apart
             text = text.replace('torch.load(part, map_location="cpu", weights_only=True', "")
         assert no_pickle_in(text), path
+
+
+def test_a_signal_ahead_of_the_end_before_the_first_step_is_answered_with_the_code_of_a_stop(
+    write_recipe: Write, tmp_path: Path, etude: Etude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe()
+    with monkeypatch.context() as patch:
+        patch.setattr("etude.session.make_plan", lambda *_, **__: signal.raise_signal(signal.SIGUSR1))
+        ended = etude("train", recipe, "--runs", tmp_path / "runs")
+    assert ended.code == 75 and "SIGUSR1 came before the first step" in ended.err
+    assert etude("train", recipe, "--runs", tmp_path / "runs").code == 0

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from etude.control.signals import SIGNALS, StopSignals, is_ignored, one_interrupt
+from etude.control.signals import SIGNALS, StopSignals, is_ignored, leave_before_start, one_interrupt
+from etude.interruption import Abandoned
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -109,3 +110,16 @@ def test_a_burst_of_interrupts_is_one() -> None:
             signal.pause()
         os.kill(os.getpid(), signal.SIGINT)
         assert len(came) == 2
+
+
+def test_a_signal_ahead_of_the_end_leaves_a_process_that_has_not_begun() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(Abandoned), leave_before_start():
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGUSR1)
+        assert signals.requested == "SIGUSR1"
+        if not (child := os.fork()):  # a worker of the preparation is ended as by default
+            os._exit(0 if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        signal.raise_signal(signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) is before
