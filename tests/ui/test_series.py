@@ -14,11 +14,6 @@ from tests.report.runs import attempt, finished_run, loss_at, new_run, window
 from tests.ui.serving import serving
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def long(tmp_path: Path):  # type: ignore[no-untyped-def]
     writer = new_run(tmp_path / "runs")
