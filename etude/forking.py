@@ -9,7 +9,7 @@ from typing import Any
 from etude.control.mailbox import who_asks
 from etude.engine import fork as engine
 from etude.engine.checkpoint import newest_valid
-from etude.errors import InputError
+from etude.errors import DamageError, InputError
 from etude.records.folder import step_of
 from etude.records.store import Run, open_run
 from etude.start import split_choice
@@ -24,7 +24,8 @@ def fork(given: str, changes: Mapping[str, Any] = MappingProxyType({}), runs: st
     """
     name, which = split_choice(re.sub(r"@([0-9]{1,18})$", r"@step-\1", given))
     run = open_run(name, Path(runs))
-    if name == given or which == "last":
+    is_newest = name == given or which == "last"
+    if is_newest:
         newest, _ = newest_valid(run.checkpoints, run.info["id"])
         which = newest.name if newest else ""
     elif which == "best":
@@ -32,4 +33,9 @@ def fork(given: str, changes: Mapping[str, Any] = MappingProxyType({}), runs: st
     step = step_of(which)
     if step is None:
         raise InputError(f"run {run.name} has no such checkpoint yet; a fork goes on from one")
-    return engine.fork(run, step, run.path.parent, changes=changes, who=who_asks())
+    try:
+        return engine.fork(run, step, run.path.parent, changes=changes, who=who_asks())
+    except DamageError:  # of a checkpoint that a run which goes on has just replaced by a newer one
+        if not is_newest or (run.checkpoints / which / "manifest.json").exists():
+            raise
+        return fork(given, changes, runs)
