@@ -226,7 +226,7 @@ function optionsOf(now, shared, box) {
     scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(now.current.view, min, max) }, y: { distr: drawn.isLog ? 3 : 1 } },
     axes: [
       { ...axis, grid: { show: false }, ticks: { show: true, size: 4, stroke: text("line") }, space: 72, size: 28, ...(view.axis === "seconds" ? { incrs: SECONDS } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => onTick(x, view.axis)) },
-      { ...axis, size: 60, space: 36, ...(drawn.isLog ? { grid: { ...axis.grid, filter: tens } } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((y) => (y === null ? "" : inTick(y, drawn.unit))) },
+      { ...axis, size: drawn.unit === "bytes" ? 76 : 60, space: 36, ...(drawn.isLog ? { grid: { ...axis.grid, filter: tens } } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((y) => (y === null ? "" : inTick(y, drawn.unit))) },
     ],
     cursor: {
       sync: { key: shared, scales: ["x", null], setSeries: false }, y: false, drag: { x: true, y: false, setScale: false },
@@ -365,9 +365,14 @@ function tens(_, at) {
 const onTick = (x, axis) => (axis === "seconds" ? inTick(x, "seconds") : x >= 1e4 ? compact(x) : String(Number(x.toPrecision(6))));
 /** @param {number} y @param {string | null} unit */
 function inTick(y, unit) {
-  if (unit === "bytes") return `${compact(y)}B`;
+  if (unit === "bytes") return bytes(y);
   if (unit === "seconds" && y >= 60) return y >= 3600 ? `${Number((y / 3600).toPrecision(3))} h` : `${Number((y / 60).toPrecision(3))} min`;
   return Math.abs(y) >= 1e4 ? compact(y) : String(Number(y.toPrecision(4)));
+}
+/** Bytes to as many digits as tell ticks apart. @param {number} count */
+function bytes(count) {
+  const power = Math.min(Math.max(Math.floor(Math.log10(Math.abs(count) || 1) / 3), 0), 4);
+  return `${Number((count / 1000 ** power).toPrecision(5))} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
 /** @param {number} value */
 const compact = (value) => value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 4 });

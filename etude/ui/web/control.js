@@ -92,7 +92,7 @@ export function Ledger({ controls }) {
   return html`<section><h2>What was done</h2><ol class="ledger">${shown.map((each, index) => html`<li key=${index}>
     <div class="line"><strong>${each.words ?? each.action}</strong></div>
     <div class="small muted">step ${number(each.step)}, ${moment(each.time)}${each.who ? `, ${each.who}` : ""}${each.channel ? ` by ${each.channel}` : ""}</div>
-    ${Object.entries(each.changes ?? {}).map(([key, value]) => html`<div key=${key} class="small"><code>${key}</code> ${each.before && key in each.before ? `${setting(each.before[key])} → ` : ""}${setting(value)}</div>`)}
+    ${Object.entries(each.changes ?? {}).filter(([key]) => !String(each.words).includes(key)).map(([key, value]) => html`<div key=${key} class="small"><code>${key}</code> ${each.before && key in each.before ? `${setting(each.before[key])} → ` : ""}${setting(value)}</div>`)}
   </li>`)}</ol></section>`;
 }
 

@@ -74,6 +74,7 @@ export function moment(moment) {
 /** A value of a recipe, nearly as TOML has it. @param {any} value @returns {string} */
 export function setting(value) {
   if (value === null || value === undefined) return "not set";
+  if (Array.isArray(value) && !value.length) return "none";
   if (Array.isArray(value)) return value.map(setting).join(", ");
   if (typeof value === "object") return Object.entries(value).map(([name, each]) => `${name} ${setting(each)}`).join(", ");
   return String(value);
@@ -92,7 +93,7 @@ export function inUnit(value, unit) {
   if (unit === "seconds") return duration(value);
   if (unit === "percent") return `${value.toFixed(1)} %`;
   if (unit === "share") return percent(value);
-  return short(value, 4);
+  return Math.abs(value) < 0.01 ? significant(value, 4) : short(value, 4);
 }
 
 /** A place on an axis in words: `step 1,200`, `12 min 05 s`. @param {number} x @param {string} axis */

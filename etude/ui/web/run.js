@@ -10,6 +10,7 @@ import { Choice, Empty, Loading, Problem, State, Tabs, say } from "./parts.js";
 import { change, link } from "./route.js";
 
 const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
+const DRAWN = /^[▁-█⠀-⣿\s]+$/; // a curve of characters, for terminals
 const FIGURES_AFTER = 5000, ENTRIES_AFTER = 500; // milliseconds until the run is read again
 
 /** The other tabs, fetched when they are first opened. @type {Record<string, [string, () => Promise<any>]>} */
@@ -104,7 +105,7 @@ function Charts({ run, id, query, feed, theme }) {
     <${Scores} scores=${run.scores ?? []} />
     <${Confusion} confusion=${run.confusion} />
     <${Ledger} controls=${run.controls ?? []} />
-    <section><h2>Figures</h2><dl class="list">${(run.rows ?? []).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
+    <section><h2>Figures</h2><dl class="list">${(run.rows ?? []).filter((/** @type {[string, string]} */ [, text]) => !DRAWN.test(text)).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
     ${run.commands?.length > 0 && html`<section><h2>Next</h2>${run.commands.map((/** @type {any} */ each) => html`<pre key=${each}>${typeof each === "string" ? each : each.command ?? each.join?.("  ")}</pre>`)}</section>`}
     ${(run.cut ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="small muted">Not all is shown: ${each}.</p>`)}
     ${run.damaged?.length > 0 && html`<p class="warn">${plural(run.damaged.length, "line")} of the journal could not be read: ${run.damaged.slice(0, 5).join(", ")}</p>`}
