@@ -1,7 +1,7 @@
 // @ts-check
 // The machine now: its devices, its disk, and runs that were left behind.
 import { html, useEffect } from "./vendor/preact.js";
-import { NOTHING, percent, size } from "./format.js";
+import { NOTHING, size } from "./format.js";
 import { Empty, Loading, Problem, State, Table, useAnswer } from "./parts.js";
 import { link } from "./route.js";
 
@@ -9,22 +9,21 @@ const LOOK_EVERY = 3000; // milliseconds
 
 export function System() {
   const { value, error, again } = useAnswer("/api/system");
-  const runs = useAnswer("/api/runs").value?.runs ?? [];
   useEffect(() => {
     const timer = setInterval(() => !document.hidden && again(), LOOK_EVERY);
     return () => clearInterval(timer);
   }, []);
   if (!value) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} text="Looking at the machine" />`;
   const { devices = [], cpu, memory, disks = [], stale = [] } = value;
-  const nameOf = (/** @type {string} */ id) => runs.find((/** @type {any} */ run) => run.id === id)?.name ?? id;
+  const used = memory ? memory.total - memory.available : 0;
   return html`<h1>System</h1><${Problem} error=${error} /><div class="stack">
     <section><h2>Now</h2><div class="gauges">
-      <${Gauge} title=${cpu?.cores ? `CPU, ${cpu.cores} cores` : "CPU"} share=${shareOf(cpu)} text=${shareText(cpu)} />
-      ${memory && html`<${Gauge} title="Memory" share=${ratio(memory.used ?? memory.used_bytes, memory.total ?? memory.total_bytes)} text=${ofTotal(memory.used ?? memory.used_bytes, memory.total ?? memory.total_bytes)} />`}
+      <${Gauge} title=${cpu?.cores ? `CPU, ${cpu.cores} cores` : "CPU"} share=${typeof cpu?.percent === "number" ? cpu.percent / 100 : null} text=${loadOf(cpu)} />
+      ${memory && html`<${Gauge} title="Memory" share=${used / memory.total} text=${ofTotal(used, memory.total)} />`}
       ${devices.map((/** @type {any} */ device, /** @type {number} */ index) => html`<${Gauge} key=${index} title=${device.name} share=${typeof device.used_percent === "number" ? device.used_percent / 100 : null} text="${typeof device.used_percent === "number" ? `${device.used_percent.toFixed(0)} % busy, ` : ""}${ofTotal(device.memory_bytes, device.memory_total)}" />`)}
     </div>${!devices.length && html`<p class="muted">No GPU is found here.</p>`}</section>
-    <section><h2>Disk</h2><${Table} columns=${["folder", "free", "total", "of the runs"]} numeric=${[1, 2, 3]} rows=${disks.map((/** @type {any} */ disk) => [disk.folder, size(disk.free), size(disk.total), size(disk.of_runs)])} /></section>
-    <section><h2>Left behind</h2>${stale.length ? html`<ul>${stale.map((/** @type {any} */ each) => html`<li key=${each.id} class="line"><${State} name="warning" text="stale" /><a href=${link(["run", each.id])}>${nameOf(each.id)}</a><span class="muted">${each.why}</span></li>`)}</ul>` : html`<${Empty}>No run waits for anybody.<//>`}</section>
+    <section><h2>Disk</h2><${Table} columns=${["folder", "free", "total", "of the runs", "could be removed"]} numeric=${[1, 2, 3, 4]} rows=${disks.map((/** @type {any} */ disk) => [disk.folder, size(disk.free), size(disk.total), size(disk.of_runs), size(disk.removable)])} /></section>
+    <section><h2>Left behind</h2>${stale.length ? html`<ul>${stale.map((/** @type {any} */ each) => html`<li key=${each.id} class="line"><${State} name="warning" text="stale" /><a href=${link(["run", each.id])}>${each.name}</a><span class="muted">${each.why}</span></li>`)}</ul>` : html`<${Empty}>No run waits for anybody.<//>`}</section>
   </div>`;
 }
 
@@ -32,10 +31,6 @@ export function System() {
 const Gauge = ({ title, share, text }) => html`<div><h3>${title}</h3><p>${text}</p>${share !== null && html`<progress max="1" value=${share} aria-label=${title}></progress>`}</div>`;
 
 /** @param {any} used @param {any} total */
-const ratio = (used, total) => (typeof used === "number" && total ? used / total : null);
-/** @param {any} used @param {any} total */
-const ofTotal = (used, total) => (total ? `${size(used)} of ${size(total)}` : used ? size(used) : NOTHING);
-/** @param {any} cpu @returns {number | null} */
-const shareOf = (cpu) => (typeof cpu === "number" ? cpu / 100 : typeof cpu?.used_percent === "number" ? cpu.used_percent / 100 : null);
+const ofTotal = (used, total) => (total ? `${size(used)} of ${size(total)}` : NOTHING);
 /** @param {any} cpu */
-const shareText = (cpu) => percent(shareOf(cpu));
+const loadOf = (cpu) => `${typeof cpu?.percent === "number" ? `${cpu.percent.toFixed(0)} % busy` : NOTHING}${cpu?.load ? `, load ${cpu.load.map((/** @type {number} */ each) => each.toFixed(1)).join(" ")}` : ""}`;
