@@ -97,10 +97,13 @@ class Lines:
 
 
 class Reader:
-    """Follows a journal: each `read` takes in the lines that were appended since the last one."""
+    """Follows a journal: each `read` takes in the lines that were appended since the last one.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._lines = path, Lines(path)
+    numbers: with steps and resources, which are most lines; without them they are passed over unchecked
+    """
+
+    def __init__(self, path: Path, *, numbers: bool = True) -> None:
+        self._path, self._lines, self._has_numbers = path, Lines(path), numbers
         self._entries: list[Entry] = []
         self._rework: list[Entry] = []
         self._damaged: list[int] = []
@@ -128,6 +131,9 @@ class Reader:
 
     def _take_flat(self, lines: list[bytes]) -> None:
         """Take in lines of numbers at once; where one of them is odd, by halves."""
+        if not self._has_numbers:
+            self._line += len(lines)
+            return
         if len(lines) < 2:
             for line in lines:
                 self._take(line)

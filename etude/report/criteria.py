@@ -20,16 +20,28 @@ def describe_criteria(history: History) -> Iterator[str]:
         return
     judged[-1] = _decided(judged[-1], history)
     shown = judged[-_SHOWN:]
-    words = dict.fromkeys(judged[-1].values, "no") | dict.fromkeys(judged[-1].open, "open")
-    words |= dict.fromkeys(judged[-1].met, "yes")
-    rows = [(prose(name), *(_cell(each, name) for each in shown), words[name]) for name in judged[-1].values]
+    words = {"met": "yes", "open": "open", "missed": "no"}
+    states = state_of_criteria(judged[-1])
+    rows = [(prose(name), *(_cell(each, name) for each in shown), words[states[name]]) for name in states]
     yield table(("criterion", *(f"step {number(each.step)}" for each in shown), "met"), rows)
+
+
+def criteria_at_end(history: History) -> Judgement | None:
+    """The last judgement, in which nothing is open once the run has ended; None without any."""
+    judged = history.events(Judgement)
+    return _decided(judged[-1], history) if judged else None
+
+
+def state_of_criteria(judgement: Judgement) -> dict[str, str]:
+    """Each criterion as `met`, `open` or `missed`."""
+    states = dict.fromkeys(judgement.values, "missed") | dict.fromkeys(judgement.open, "open")
+    return states | dict.fromkeys(judgement.met, "met")
 
 
 def criteria_text(history: History) -> str | None:
     """The criteria at the end in a line, as `1 of 2 met; not gap below 0.5 (1.25)`; None without any."""
-    judged = history.events(Judgement)
-    return describe_judgement(_decided(judged[-1], history)) if judged else None
+    judgement = criteria_at_end(history)
+    return describe_judgement(judgement) if judgement else None
 
 
 def newest(judged: Sequence[Judgement]) -> list[Judgement]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 from etude.records.ending import Ending
 from etude.records.events import (
+    SEVERITIES,
     Attempt,
     Control,
     Evaluation,
@@ -130,6 +131,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "last_validation_step": ("step", "of the last evaluation"),
     "last_perplexity": ("perplexity", "last evaluation"),
     "last_bits_per_byte": ("bits per byte", "last evaluation"),
+    "validation_curve": ("nats per target, in order", f"up to {CURVE_POINTS} evenly spaced evaluations"),
     "figures_first": ("by name", "metrics of the first evaluation"),
     "figures_best": ("by name", "metrics of the last evaluation that was the best so far"),
     "figures_last": ("by name", "metrics of the last evaluation"),
@@ -161,6 +163,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "best_metric": ("text", "the metric of the run"),
     "best_value": ("of the metric", "at the best checkpoint"),
     "findings": ("count", "findings that count"),
+    "findings_by_severity": ("by name", "findings that count: errors, warnings and infos"),
     "damaged_lines": ("lines", "numbers of the lines of the journal that are left out"),
 }
 Computed = Iterator[tuple[str, Any, tuple[Source, ...]]]
@@ -284,6 +287,8 @@ def _validation(history: History) -> Computed:
         yield f"{which}_validation_step", evaluation and evaluation.step, source
         yield f"{which}_perplexity", evaluation.perplexity if evaluation and predicts_tokens else None, source
         yield f"{which}_bits_per_byte", evaluation and evaluation.bits_per_byte, source
+    curve = [round(each.loss, 5) for each in spread(evaluations, CURVE_POINTS)]
+    yield "validation_curve", curve, _records(evaluations)
     for which, evaluation in (("first", first), ("best", chosen), ("last", last)):
         yield f"figures_{which}", figures_of(evaluation), _records([evaluation])
     near = [step for step in history.steps if last and step.step <= last.step][-_loss_window(history) :]
@@ -321,6 +326,8 @@ def _course(history: History) -> Computed:
     yield "rework_steps", len(rework), _records(rework)
     yield "rework_seconds", round(again, 6), _records(rework)
     yield "findings", len(findings), _records(findings)
+    counts = {severity: sum(each.severity == severity for each in findings) for severity in SEVERITIES}
+    yield "findings_by_severity", counts, _records(findings)
     yield "damaged_lines", history.ledger.damaged, ()
 
 

@@ -38,12 +38,29 @@ def interventions(history: History) -> list[Intervention]:
         event = entry.event
         if isinstance(event, Control) and event.action != ACCEPT:  # another answer follows
             if not (event.action == "finish" and event.step == planned):
-                found.append(Intervention(entry.time, event.step, _who(event), _what(event)))
+                found.append(Intervention(entry.time, event.step, _who(event), what_was_done(event)))
         elif isinstance(event, Attempt) and event.number > 1:
             source = f"from {event.checkpoint}" if event.checkpoint else "from the start"
             said = "; ".join([f"attempt {event.number} {source}", *event.changed])
             found.append(Intervention(entry.time, event.from_step, "the run", said))
     return found
+
+
+def what_was_done(control: Control) -> str:
+    """The change or the action, and its reason."""
+    if not control.changes:
+        return one_line(f"{control.action}: {control.reason}", _LONGEST)
+    made = [
+        f"{key} {_value(control.before[key])} → {_value(value)}"
+        if key in control.before
+        else f"{key} = {_value(value)}"
+        for key, value in control.changes.items()
+    ]
+    back = f"back to step {control.from_step:,}, " if control.action == "back" else ""
+    later = control.from_step is not None and control.from_step > control.step
+    when = f" after step {control.from_step:,}" if later else ""
+    reason = control.reason.partition(": ")[2]
+    return one_line(f"{back}{', '.join(made)}{when}{': ' * bool(reason)}{reason}", _LONGEST)
 
 
 def origin_text(history: History) -> str | None:
@@ -86,23 +103,6 @@ def _who(control: Control) -> str:
     if control.who is None:
         return "the run" if control.channel is None else f"the {control.channel}"
     return f"{control.who} ({control.channel})" if control.channel else control.who
-
-
-def _what(control: Control) -> str:
-    """The change or the action, and its reason."""
-    if not control.changes:
-        return one_line(f"{control.action}: {control.reason}", _LONGEST)
-    made = [
-        f"{key} {_value(control.before[key])} → {_value(value)}"
-        if key in control.before
-        else f"{key} = {_value(value)}"
-        for key, value in control.changes.items()
-    ]
-    back = f"back to step {control.from_step:,}, " if control.action == "back" else ""
-    later = control.from_step is not None and control.from_step > control.step
-    when = f" after step {control.from_step:,}" if later else ""
-    reason = control.reason.partition(": ")[2]
-    return one_line(f"{back}{', '.join(made)}{when}{': ' * bool(reason)}{reason}", _LONGEST)
 
 
 def _value(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -82,6 +82,18 @@ def summarize(run: Run, history: History | None = None) -> Summary:
     return summarize_history(history)
 
 
+def is_indexed(run: Run) -> bool:
+    """True if the figures of the journal stand beside it."""
+    return _read_index(run) is not None
+
+
+def read_summary(values: Mapping[str, Any]) -> Summary:
+    """The summary that `to_dict` gave the plain values of. Raises: ValueError if it did not."""
+    return Summary([
+        make_figure(name, fit(values.get(name), UNITS[unit]), ()) for name, (unit, _) in FIGURES.items()
+    ])  # fmt: skip
+
+
 def summarize_all(runs: Sequence[Run]) -> tuple[list[Summary], dict[str, str]]:
     """Summaries of the runs whose folders are whole, and the problems of the others by name."""
     summaries, damaged = [], {}
@@ -101,18 +113,18 @@ def summarize_history(history: History) -> Summary:
 def index_history(history: History) -> None:
     """Keep the figures of a journal beside it, so that listing runs need not read it again."""
     content = {figure.name: [figure.to_json(), figure.source] for figure in journal_figures(history)}
-    write_index(history.run.path / "journal.jsonl", history.ledger.size, content, _maker())
+    write_index(history.run.path / "journal.jsonl", history.ledger.size, content, maker())
 
 
 @cache
-def _maker() -> int:
+def maker() -> int:
     """A checksum of the code that makes figures of records: a rule that changed makes them anew."""
     code = sorted(Path(__file__).parent.glob("*.py"))
     return zlib.crc32(b"".join(path.read_bytes() for path in code))
 
 
 def _read_index(run: Run) -> list[Figure] | None:
-    content = read_index(run.path / "journal.jsonl", dict[str, list[Any]], _maker()) or {}
+    content = read_index(run.path / "journal.jsonl", dict[str, list[Any]], maker()) or {}
     if not FIGURES.keys() - _NOT_OF_JOURNAL <= content.keys():
         return None
     try:

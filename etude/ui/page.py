@@ -1,0 +1,328 @@
+"""The page of a run: figures, charts, findings, decisions, criteria, scores, and what it can be asked."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from etude.control.mailbox import is_going_on
+from etude.errors import EtudeError, InputError
+from etude.recipe.course import KEYS
+from etude.recipe.keys import recipe_keys
+from etude.recipe.load import flatten
+from etude.records.changes import last_values
+from etude.records.events import (
+    Attempt,
+    CheckpointSaved,
+    Control,
+    Event,
+    Finding,
+    Forecast,
+    Step,
+    plain,
+)
+from etude.records.folder import as_argument
+from etude.records.store import Run
+from etude.report.criteria import criteria_at_end, state_of_criteria
+from etude.report.findings import where
+from etude.report.history import History, figures_of, metric_value
+from etude.report.interventions import what_was_done
+from etude.report.progress import Pace
+from etude.report.summary import Summary, describe, next_commands
+from etude.report.wording import metric_title, number, short
+from etude.text import plural
+from etude.ui.readings import Readings, last_steps
+from etude.ui.trim import trim
+
+if TYPE_CHECKING:
+    from etude.ui.library import Library
+
+T = TypeVar("T")
+_PATIENCE_SECONDS = 2.0
+_RUNNING = ("pause", "stop", "checkpoint", "evaluate", "generate", "set", "note")
+_PAUSED = ("resume", "stop")
+_MOST_CHARTS = 60
+_SKIPS = "leaves out the batches of so many steps, once"
+_UNITS = {
+    "optim.learning_rate": "", "train.max_grad_norm": "", "data.skip_steps": "steps", "train.steps": "steps",
+    "evaluate.patience": "evaluations", "schedule.min_lr_ratio": "of the peak",
+}  # fmt: skip
+
+
+def run_page(library: "Library", readings: Readings, identity: str) -> dict[str, Any]:
+    """The page of a run. What cannot be read is left out, and `unread` says why."""
+    run = library.run(identity)
+    problems: list[str] = []
+    parts: dict[str, Any] = {"id": identity, "name": run.name, "summary": None, "rows": []}
+    summary = _try(problems, lambda: readings.summary(run, _PATIENCE_SECONDS))
+    if summary is not None:
+        parts |= {"summary": summary.to_dict(), "rows": describe(summary), "pending": False}
+    parts |= {"pending": summary is None and not problems}
+    parts |= _try(problems, lambda: _state(run)) or {}
+    history = _try(problems, lambda: readings.told(run))
+    if history is not None:
+        for part in (_course, _judged, _charts, _offers):
+            parts |= _try(problems, partial(part, history, summary)) or {}
+    parts["children"] = _children(library, run)
+    parts["damaged"] = summary["damaged_lines"] if summary else []
+    parts["unread"] = "; ".join(dict.fromkeys(problems)) or None
+    return trim(plain(parts))
+
+
+def _try(problems: list[str], read: Callable[[], T]) -> T | None:
+    """What a reader gives; None where the folder is damaged, which is said."""
+    try:
+        return read()
+    except EtudeError as error:
+        problems.append(str(error))
+        return None
+
+
+def _state(run: Run) -> dict[str, Any]:
+    info, lease = run.info, run.lease
+    beat = lease.get("heartbeat")
+    return {
+        "state": run.state, "heartbeat": beat,
+        "heartbeat_age": None if beat is None else max(time.time() - beat, 0),
+        "parent": (info.get("origin") or {}).get("run") or info.get("parent") or info.get("replays"),
+        "origin": info.get("origin"),
+    }  # fmt: skip
+
+
+def _course(history: History, summary: Summary | None) -> dict[str, Any]:
+    """Attempts, findings, decisions and checkpoints, and the time that is left."""
+    entries, attempts = history.ledger.entries, {each.number: each for each in history.attempts}
+    times = {each.event.number: each.time for each in entries if isinstance(each.event, Attempt)}
+    shown = (
+        "number",
+        "from_step",
+        "steps",
+        "device",
+        "devices",
+        "precision",
+        "micro_batch_size",
+        "checkpoint",
+    )
+    last = history.attempts[-1] if history.attempts else None
+    saved = [each.event for each in entries if isinstance(each.event, CheckpointSaved)]
+    best, metric = history.best, str(history.metric)
+    return {
+        "attempts": [
+            {**{name: getattr(each, name) for name in shown}, "time": times.get(number)}
+            for number, each in attempts.items()
+        ],
+        "epochs": history.run.recipe.train.epochs, "steps_per_epoch": last and last.steps_per_epoch,
+        "steps": last and last.steps, "log_every_steps": history.run.recipe.records.log_every_steps,
+        "findings": [
+            {**asdict(each.event), "time": each.time, "where": where(each.event)}
+            for each in entries if isinstance(each.event, Finding)
+        ],
+        "controls": [
+            {**asdict(each.event), "time": each.time, "words": what_was_done(each.event)}
+            for each in entries if isinstance(each.event, Control)
+        ],
+        "checkpoints": [asdict(each) for each in saved],
+        "samples": len(history.generations),
+        "best": best and {"step": best.step, "value": metric_value(best, metric), "metric": metric},
+        "forecast": _forecast(history),
+    }  # fmt: skip
+
+
+def _forecast(history: History) -> dict[str, Any] | None:
+    """The seconds that are left of a run that goes on, and what it was expected to take."""
+    made = history.events(Forecast)
+    parts: dict[str, Any] = asdict(made[-1]) if made else {}
+    if not is_going_on(history.run):
+        return parts or None
+    steps = [each for each in last_steps(history.run) if isinstance(each, Step)]
+    first, pace = (steps[0].step if steps else 0), Pace(history.run.recipe)
+    for event in _before(history, first):
+        pace.write(event)
+    for step in steps:
+        pace.write(step)
+    return {
+        **parts,
+        "step": steps[-1].step if steps else 0,
+        "seconds_left": pace.remaining(),
+        "words": pace.words(),
+    }
+
+
+def _before(history: History, first: int) -> Iterator[Event]:
+    """The records that the time left follows from; checkpoints only beside the steps that are counted."""
+    for entry in history.ledger.entries:
+        if not isinstance(entry.event, CheckpointSaved) or entry.event.step >= first:
+            yield entry.event
+
+
+def _judged(history: History, summary: Summary | None) -> dict[str, Any]:
+    """Criteria, scores beside baselines, and the confusion matrix of the last scores that have one."""
+    judgement = criteria_at_end(history)
+    states = state_of_criteria(judgement) if judgement else {}
+    confused = [each for each in history.scores if each.confusion]
+    return {
+        "criteria": [
+            {"name": name, "value": judgement and judgement.values[name], "met": state}
+            for name, state in states.items()
+        ],
+        "scores": [asdict(each) for each in history.scores],
+        "confusion": {"labels": confused[-1].labels, "counts": confused[-1].confusion} if confused else None,
+    }
+
+
+def _charts(history: History, summary: Summary | None) -> dict[str, Any]:
+    """The charts that the records of a run can fill, each with a caption in words."""
+    recipe, evaluations = history.run.recipe, history.evaluations
+    names = dict.fromkeys(
+        name for each in evaluations for name in figures_of(each) if "/" not in name and name not in _SAME
+    )
+    has = {name: summary is None or summary[figure] is not None for name, figure in _MEASURED.items()}
+    losses = ["train/loss", *(["validation/loss"] if evaluations else [])]
+    charts = [_chart("loss", "Loss", "nats per target", losses, _loss_caption(history, summary))]
+    if evaluations and recipe.is_loss_plain:
+        charts.append(_chart("gap", "Gap", "nats per target", ["gap"], _gap_caption(summary)))
+    for name in list(names)[:_MOST_CHARTS]:
+        charts.append(_chart(f"metric-{name}", metric_title(name).capitalize(), "", [f"validation/{name}"],
+                             _metric_caption(history, name)))  # fmt: skip
+    charts.append(_chart("learning_rate", "Learning rate", "", ["learning_rate"], _schedule_caption(history)))
+    charts.append(
+        _chart("grad_norm", "Gradient norm", "", ["grad_norm"], _clip_caption(history), scale="log")
+    )
+    if history.attempts and history.attempts[-1].precision == "fp16":
+        charts.append(
+            _chart("loss_scale", "Loss scale", "", ["loss_scale"], "Scale of the loss in fp16.", scale="log")
+        )
+    for key, title, unit, series, caption in _MACHINE:
+        if any(has.get(name, True) for name in series):
+            charts.append(_chart(key, title, unit, [name for name in series if has.get(name, True)], caption))
+    return {"charts": charts, "clip": _at_end(history, "train.max_grad_norm"), "metric": str(history.metric)}
+
+
+_SAME = ("f1_macro",)
+_MEASURED = {
+    "gpu_percent": "gpu_percent", "gpu_memory_bytes": "peak_gpu_memory_bytes", "mfu": "mfu",
+    "cpu_percent": "cpu_percent", "rss_bytes": "peak_rss_bytes", "wait_ratio": "wait_ratio",
+}  # fmt: skip
+_MACHINE = (
+    (
+        "speed",
+        "Speed",
+        "tokens per second",
+        ("tokens_per_second",),
+        "Tokens of samples per second of training.",
+    ),
+    (
+        "use",
+        "Use of the machine",
+        "percent",
+        ("cpu_percent", "gpu_percent"),
+        "CPU in percent of one core, and GPU.",
+    ),
+    (
+        "memory",
+        "Memory",
+        "bytes",
+        ("rss_bytes", "gpu_memory_bytes"),
+        "Memory of the process, and of the GPU.",
+    ),
+    ("wait", "Waiting for data", "share", ("wait_ratio",), "Share of the time in steps that waits for data."),
+    ("mfu", "MFU", "share", ("mfu",), "Share of the measured matrix rate."),
+)
+
+
+def _chart(
+    key: str, title: str, unit: str, series: list[str], caption: str, scale: str = "linear"
+) -> dict[str, Any]:
+    return {"key": key, "title": title, "unit": unit, "series": series, "scale": scale, "caption": caption}
+
+
+def _loss_caption(history: History, summary: Summary | None) -> str:
+    """As `validation loss 1.42 at step 800, best 1.31 at step 600`."""
+    said = []
+    if summary is not None and summary["last_loss"] is not None:
+        said.append(f"training loss {short(summary['last_loss'])} at step {number(summary['step'])}")
+    if history.evaluations:
+        last = history.evaluations[-1]
+        said.append(f"validation loss {short(last.loss)} at step {last.step:,}")
+        made = [each for each in history.evaluations if each.step and each.loss == each.loss]
+        lowest = min(made, key=lambda each: each.loss, default=None)
+        if lowest is not None and lowest.step != last.step:
+            said.append(f"lowest {short(lowest.loss)} at step {lowest.step:,}")
+    return _sentence(said)
+
+
+def _gap_caption(summary: Summary | None) -> str:
+    gap = None if summary is None else summary["gap"]
+    return f"Validation less training loss{'' if gap is None else f', {short(gap)} at the last evaluation'}."
+
+
+def _metric_caption(history: History, name: str) -> str:
+    found = [
+        (each.step, value)
+        for each in history.evaluations
+        if (value := figures_of(each).get(name)) is not None
+    ]
+    said = [f"{short(found[-1][1])} at step {found[-1][0]:,}"] if found else []
+    if history.best and name == str(history.metric):
+        said.append(f"best {short(metric_value(history.best, name))} at step {history.best.step:,}")
+    return _sentence(said)
+
+
+def _schedule_caption(history: History) -> str:
+    recipe = history.run.recipe
+    warm = recipe.schedule.warmup_steps
+    return _sentence([f"{recipe.schedule.kind}, peak {recipe.optim.learning_rate:g}",
+                      f"warm-up of {plural(warm, 'step')}" if warm else ""])  # fmt: skip
+
+
+def _clip_caption(history: History) -> str:
+    clip = _at_end(history, "train.max_grad_norm")
+    return "Before clipping" + (
+        "; nothing is clipped." if clip is None else f"; scaled down to {clip:g} above it."
+    )
+
+
+def _sentence(parts: list[str]) -> str:
+    text = ", ".join(filter(None, parts))
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _at_end(history: History, key: str) -> Any:
+    """The value of a key of the recipe as the last change left it."""
+    changed = last_values(entry.event for entry in history.ledger.entries)
+    value = changed[key] if key in changed else flatten(history.run.recipe.to_dict()).get(key)
+    return None if value == "none" else value
+
+
+def _offers(history: History, summary: Summary | None) -> dict[str, Any]:
+    """What the run can be asked for now, and commands that go on from it."""
+    run, actions = history.run, tuple[str, ...]()
+    if is_going_on(run):
+        actions = _PAUSED if run.state == "paused" else _RUNNING
+    fields, command = recipe_keys(), as_argument(run.path)
+    keys = [
+        {
+            "key": key, "value": _at_end(history, key), "unit": _UNITS.get(key, ""),
+            "why": fields[key].description if key in fields else _SKIPS,
+        }
+        for key in KEYS
+    ]  # fmt: skip
+    commands = [f"etude show {command} --follow"]
+    if not is_going_on(run):
+        commands = next_commands(history) if run.state == "finished" else [f"etude resume {command}"]
+    return {"offers": {"actions": actions, "keys": keys if "set" in actions else []}, "commands": commands}
+
+
+def _children(library: "Library", run: Run) -> list[str]:
+    """Ids of the runs that come from a run."""
+    found = []
+    for identity, other in library.runs().items():
+        try:
+            info = other.info
+        except InputError:
+            continue
+        parents = {(info.get("origin") or {}).get("run"), info.get("parent"), info.get("replays")}
+        if parents & {run.name, run.info.get("id"), str(run.path)}:
+            found.append(identity)
+    return found
