@@ -30,8 +30,35 @@ class InputError(EtudeError):
     exit_code = 2
 
 
+class Problem(str):
+    """A line on a problem of a recipe, with the key that it is of, by its dots, and the line of the file.
+
+    key, line  None where it is of the whole file
+    """
+
+    key: str | None
+    line: int | None
+    _where: int
+
+    def __new__(cls, where: str, text: str, key: str | None, line: int | None) -> "Problem":
+        """where: the key and its place in words, which the line begins with."""
+        made = super().__new__(cls, f"{where} {text}")
+        made.key, made.line, made._where = key, line, len(where) + 1
+        return made
+
+    def to_dict(self) -> dict[str, str | int | None]:
+        """Plain values: key, line, text without them, and the remedy that it ends with, if it names one."""
+        text, _, remedy = self[self._where :].rpartition("; ")
+        return {
+            "key": self.key,
+            "line": self.line,
+            "text": text or remedy,
+            "remedy": remedy if text else None,
+        }
+
+
 class RecipeError(InputError):
-    """A recipe with one or more problems; `problems` holds a line for each."""
+    """A recipe with one or more problems; `problems` holds a line for each, a `Problem` if it has a place."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))

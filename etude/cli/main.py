@@ -44,7 +44,7 @@ from etude.cli.printing import (
 from etude.control.ranks import FOLDER, follow_launcher
 from etude.control.signals import leave_before_start, one_interrupt
 from etude.durable import write_file
-from etude.errors import EtudeError, LostRankError
+from etude.errors import EtudeError, LostRankError, Problem
 from etude.interruption import Abandoned
 from etude.text import shorten
 
@@ -226,7 +226,13 @@ def _print_json_of(problems: list[Any], exit_code: int) -> None:
     if "--json" not in sys.argv:
         return
     told = [shorten(str(problem)) for problem in problems]
-    value = {"error": told[0], "problems": told, "exit_code": exit_code}
+    places = [each.to_dict() for each in problems if isinstance(each, Problem)]
+    value = {
+        "error": told[0],
+        "problems": told,
+        "exit_code": exit_code,
+        **({"places": places} if places else {}),
+    }
     if sys.argv[1] in ("train", "resume"):
         print_json_line({"type": "error", **value})
     elif not getattr(sys.stdout, "is_used", False):

@@ -239,6 +239,15 @@ def note(
 def report(
     run: RunName,
     html: Annotated[bool, typer.Option("--html", help="one HTML file too, to mail or to print")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            parser=parse_output_folder,
+            metavar="PATH",
+            help="folder to write to (default: `report` in the run folder)",
+        ),
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -246,7 +255,7 @@ def report(
     from etude.records.store import open_run
     from etude.report.write import write_report
 
-    path = write_report(open_run(run, runs), html=html)
+    path = write_report(open_run(run, runs), html=html, folder=out)
     print_json({"report": str(path)}) if as_json else print_text(path)
 
 

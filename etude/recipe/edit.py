@@ -15,8 +15,10 @@ _WIDTH = 110
 def edit(text: str, changes: Mapping[str, Any], reasons: Mapping[str, str], header: str = "") -> str:
     """The text of a recipe with dotted keys set to values; numbers index lists (`data.train.0.path`).
 
-    reasons: by key, told in a comment behind the value. header: lines of a comment above all. Raises:
-    RecipeError if the text is no recipe.
+    A key of value None is taken out. reasons: by key, told in a comment behind the value. header: lines of a
+    comment above all.
+
+    Raises: RecipeError if the text is no recipe.
     """
     parse(text, "recipe.toml")
     document = tomlkit.parse(text)
@@ -27,6 +29,9 @@ def edit(text: str, changes: Mapping[str, Any], reasons: Mapping[str, str], head
             if not isinstance(place, list) and part not in place:
                 place[part] = tomlkit.table()
             place = place[int(part)] if isinstance(place, list) else place[part]
+        if value is None:
+            place.pop(last, None)
+            continue
         item: Item = tomlkit.item(value)
         if dotted in reasons:
             item.comment(one_line(reasons[dotted], _WIDTH))

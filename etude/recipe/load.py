@@ -3,8 +3,9 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,11 +32,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     check_name(path)
     path = Path(path)
-    text = read_recipe_text(path)
-    data = parse(text, path.name)
     given = dict(parse_override(override) for override in overrides)
-    recipe = recipe_from(change(data, given), Locator(text, path.name, given))
-    return absolute(recipe, path.resolve().parent)
+    return parse_recipe(read_recipe_text(path), path.name, path.resolve().parent, given)
+
+
+def parse_recipe(
+    text: str, name: str, folder: Path, given: Mapping[str, Any] = MappingProxyType({})
+) -> Recipe:
+    """Check the text of a recipe of this name, and others values than it has by dotted key.
+
+    folder: that its relative paths begin in. Raises: RecipeError with every problem.
+    """
+    values = change(parse(text, name), dict(given))
+    return absolute(recipe_from(values, Locator(text, name, dict(given))), folder)
 
 
 def read_recipe_text(path: Path) -> str:
@@ -93,7 +102,7 @@ def recipe_from(data: dict[str, Any], locator: Locator | None = None) -> Recipe:
             [f"{locator.file}: values are nested too deeply; a recipe has three levels"]
         ) from None
     if conflicts := find_conflicts(recipe):
-        raise RecipeError([f"{locator.name(tuple(keys.split('.')))} {text}" for keys, text in conflicts])
+        raise RecipeError([locator.problem(tuple(keys.split(".")), text) for keys, text in conflicts])
     return recipe
 
 

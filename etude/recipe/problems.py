@@ -8,6 +8,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from etude.errors import Problem
 from etude.recipe.keys import model_within, near_keys
 from etude.recipe.notify import Notify
 from etude.recipe.schema import Recipe
@@ -32,7 +33,7 @@ def group_by_keys(problems: Sequence[Any], data: Any) -> dict[tuple[str, ...], l
 
 def describe(
     keys: tuple[str, ...], problems: Sequence[Any], locator: Locator, root: type[BaseModel] = Recipe
-) -> str:
+) -> Problem:
     """The pydantic problems of a key as: where, what is wrong, what was expected, what to do.
 
     A key that may be a word or something else has one of each; the something else is said first. root: the
@@ -43,18 +44,20 @@ def describe(
     others = [problem for problem in problems if problem not in words]
     fractions = [problem for problem in others if problem["type"] not in _WHOLE]  # where both may stand
     problem = [*fractions, *others, *problems][0]
-    where, kind, given = locator.name(keys), problem["type"], problem.get("input")
+    kind, given = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
-        return f"{where} is not a key of a {noun}; {_advise(keys, root, is_section=isinstance(given, dict))}"
+        advice = _advise(keys, root, is_section=isinstance(given, dict))
+        return locator.problem(keys, f"is not a key of a {noun}; {advice}")
     if kind == "missing":
-        return f"{where} is missing; every {noun} needs it, for example `{_example_line(keys, root)}`"
+        line = _example_line(keys, root)
+        return locator.problem(keys, f"is missing; every {noun} needs it, for example `{line}`")
     also = [_expected(word) for word in words if word is not problem]
     expected = ", or ".join([_expected(problem), *(each.removeprefix("it must be ") for each in also)])
     field = _field(keys, root)
     near = _nearest(problem, given)
     example = near or (field.examples[0] if field and field.examples else None)
     advice = "" if example is None else f"; try {_toml_value(example)}"
-    return f"{where} is {_toml_value(given)}; {expected}{advice}"
+    return locator.problem(keys, f"is {_toml_value(given)}; {expected}{advice}")
 
 
 def _expected(problem: Any) -> str:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from etude.errors import RecipeError
+from etude.errors import Problem, RecipeError
 from etude.text import shorten
 
 _MOST_LEVELS = 32  # of sections and lists within each other; a recipe has five
@@ -30,11 +30,11 @@ def parse(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         place = re.search(r"\(at line (\d+), column \d+\)|\(at end of document\)", message)
-        where = f"{file}:{place[1] if place and place[1] else text.count(chr(10)) + 1}"
+        line = int(place[1]) if place and place[1] else text.count("\n") + 1
         what = message[: place.start()].strip() if place else message
         if "overwrite" in what or "twice" in what:
             what += " (a key or section is given twice; keep one)"
-        raise RecipeError([f"{where}: not valid TOML: {what}"]) from None
+        raise RecipeError([Problem(f"{file}:{line}:", f"not valid TOML: {what}", None, line)]) from None
     except (RecursionError, ValueError) as error:
         what = "values are nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
         raise RecipeError([f"{file}: not valid TOML: {what}"]) from None
@@ -104,6 +104,11 @@ class Locator:
         other = copy.copy(self)
         other._places = {**self._places, **places}
         return other
+
+    def problem(self, keys: tuple[str, ...], text: str) -> Problem:
+        """A problem of a key in words that follow its name."""
+        lines = (self._lines.get(keys[:end]) for end in range(len(keys), 0, -1))
+        return Problem(self.name(keys), text, ".".join(keys), next(filter(None, lines), None))
 
     def name(self, keys: tuple[str, ...]) -> str:
         """`optim.learning_rate (recipe.toml:31)`, or the nearest enclosing place that has a line."""

@@ -16,8 +16,8 @@ _LINES, _CHARACTERS = 6, 400  # of a text
 def answers_over_time(history: History) -> Iterator[str]:
     """The first prompts, each with its texts of some moments: the first, the best and the last among them."""
     best = history.best.step if history.best else None
-    by_prompt = _by_prompt(history)
-    for (prompt, reference), texts in list(by_prompt.items())[:_PROMPTS]:
+    prompts = by_prompt(history)
+    for (prompt, reference), texts in list(prompts.items())[:_PROMPTS]:
         cut = "..." if len(prompt) > _PROMPT_CHARACTERS else ""
         yield f"**Prompt:** {code(cut + prompt[-_PROMPT_CHARACTERS:])}"
         if reference is not None:
@@ -29,11 +29,11 @@ def answers_over_time(history: History) -> Iterator[str]:
         for said in different.values():
             text, when = said[0].text, _when(said, best)
             yield f"{when}:\n\n{_shorten(text)}" if text.strip() else f"{when}: {_blank(text)}."
-    if (left := len(by_prompt) - _PROMPTS) > 0:
+    if (left := len(prompts) - _PROMPTS) > 0:
         yield f"The journal has {plural(left, 'more prompt')}."
 
 
-def _by_prompt(history: History) -> dict[tuple[str, str | None], list[Generation]]:
+def by_prompt(history: History) -> dict[tuple[str, str | None], list[Generation]]:
     """Texts by prompt and reference, since equal instructions may have different ones."""
     texts: dict[tuple[str, str | None], list[Generation]] = {}
     for generation in history.generations:

@@ -201,7 +201,7 @@ def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
         histories=histories,
         summaries=summaries,
         baseline=baseline,
-        recipe=_differing_settings(runs, is_seed_kept=columns is alone),
+        recipe=differing_settings(runs, is_seed_kept=columns is alone),
         changes=[history.changes for history in histories],
         environment=_differing([_conditions(history) for history in histories]),
         same_data=same_data,
@@ -212,6 +212,22 @@ def compare_runs(runs: Sequence[Run], baseline: int = 0) -> Comparison:
         noise={each.name: noise_band(groups, each.values) for each in varying} if groups else {},
         ranking=ranking,
     )
+
+
+def differing_settings(runs: Sequence[Run], *, is_seed_kept: bool) -> dict[str, list[Any]]:
+    """Settings that differ; a default is no difference to a run without the section or the source it is of.
+
+    Those of an adapter are, as it has them in place of none, but for what is off.
+    """
+    rows = _differing([_without_name(run, is_seed_kept=is_seed_kept) for run in runs])
+    return {
+        key: row
+        for key, row in rows.items()
+        if any(
+            value is not None and (not is_default(key, value) or (value and key.startswith("adapter.")))
+            for value in row
+        )
+    }
 
 
 def _items(texts: Sequence[str], width: int) -> list[str]:
@@ -238,22 +254,6 @@ def _differing(of_runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for values in of_runs for key in values)
     rows = {key: [values.get(key) for values in of_runs] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
-
-
-def _differing_settings(runs: Sequence[Run], *, is_seed_kept: bool) -> dict[str, list[Any]]:
-    """Settings that differ; a default is no difference to a run without the section or the source it is of.
-
-    Those of an adapter are, as it has them in place of none, but for what is off.
-    """
-    rows = _differing([_without_name(run, is_seed_kept=is_seed_kept) for run in runs])
-    return {
-        key: row
-        for key, row in rows.items()
-        if any(
-            value is not None and (not is_default(key, value) or (value and key.startswith("adapter.")))
-            for value in row
-        )
-    }
 
 
 def _without_name(run: Run, *, is_seed_kept: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from etude import durable
@@ -106,16 +107,47 @@ def describe_data(history: History) -> Iterator[str]:
         yield f"Fingerprint of the data {code(data.fingerprint[:16])}"
 
 
-def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
-    """Counts of data, a table a split, a table for each list; long texts under their table.
+@dataclass(frozen=True)
+class CountTable:
+    """A table of the counts of data: plain values by column, and the examples of all rows below it.
+
+    name  of the list that it is, "" for the splits, or None for single values, whose columns have no heading
+    """
+
+    name: str | None
+    columns: list[str]
+    rows: list[list[Any]]
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Its title in words."""
+        return value_title(self.name) if self.name else ""
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings of its columns in words."""
+        if self.name is None:
+            return [""] * len(self.columns)
+        return [(value_title if self.name else count_title)(column) for column in self.columns]
+
+    def texts(self) -> list[list[str]]:
+        """The cells as people read them."""
+        if self.name is None:
+            return [[value_title(key), cell_text(key, value)] for key, value in self.rows]
+        return [[cell_text(name, value) for name, value in zip(self.columns, row)] for row in self.rows]
+
+
+def count_tables(summary: dict[str, Any]) -> Iterator[CountTable]:
+    """Counts of data: single values, a table of the splits, a table for each list.
 
     Columns and rows that say nothing, as 0, none or no row, are left out.
     """
     splits = {key: value for key, value in summary.items() if isinstance(value, dict) and _is_split(value)}
     lists = {key: value for key, value in summary.items() if isinstance(value, list)}
     single = {key: value for key, value in summary.items() if key not in splits and key not in lists}
-    if counts := [(_heading(key), _cell(key, value)) for key, value in single.items() if _says(value)]:
-        yield table(("", ""), counts)
+    if counts := [[key, value] for key, value in single.items() if _says(value)]:
+        yield CountTable(None, ["", ""], counts)
     for name, entries in [("", [{"split": key} | value for key, value in splits.items()]), *lists.items()]:
         named = [entry for entry in entries if isinstance(entry, dict)]
         every = dict.fromkeys(column for entry in named for column in entry if column != "examples")
@@ -124,14 +156,33 @@ def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
         if columns and numbers and not set(numbers) & set(columns):
             columns.append(numbers[0])  # names alone would read as if something were found
         if columns:
-            title = f"{_heading(name)}:\n\n" if name else ""
-            rows = [[_cell(column, entry.get(column)) for column in columns] for entry in entries]
-            shown = "".join(f"\n- {code(text)}" for entry in entries for text in entry.get("examples", ()))
-            yield (
-                title
-                + table(list(map(_heading if name else _count_heading, columns)), rows)
-                + (f"\n{shown}" if shown else "")
+            rows = [[entry.get(column) for column in columns] for entry in entries]
+            yield CountTable(
+                name, columns, rows, [text for entry in entries for text in entry.get("examples", ())]
             )
+
+
+def summary_tables(summary: dict[str, Any]) -> Iterator[str]:
+    """Counts of data as Markdown; long texts under their table."""
+    for each in count_tables(summary):
+        if each.name is None:
+            yield table(("", ""), [(prose(value_title(key)), _cell(key, value)) for key, value in each.rows])
+            continue
+        rows = [[_cell(column, value) for column, value in zip(each.columns, row)] for row in each.rows]
+        shown = "".join(f"\n- {code(text)}" for text in each.examples)
+        title = f"{prose(each.title)}:\n\n" if each.name else ""
+        yield title + table(list(map(prose, each.headings)), rows) + (f"\n{shown}" if shown else "")
+
+
+def cell_text(column: str, value: Any) -> str:
+    """A value of a table of counts as people read it."""
+    if column == "share":
+        return percent(value)
+    if isinstance(value, dict):
+        value = {_words(key): each for key, each in value.items() if _says(each)}
+    if isinstance(value, str | list | dict):
+        return setting(value) if value else NOTHING
+    return short(value) if isinstance(value, float) else number(value)
 
 
 def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
@@ -212,7 +263,7 @@ def _config_keys(run: Run) -> dict[str, Any]:
 def _parameters(parameters: dict[str, int]) -> Iterator[str]:
     for part, count in parameters.items():
         shared = part == "head" and count == 0
-        yield f"{_heading(part)} {'0 (shares the embedding)' if shared else number(count)}"
+        yield f"{prose(value_title(part))} {'0 (shares the embedding)' if shared else number(count)}"
 
 
 def _is_split(counts: dict[str, Any]) -> bool:
@@ -228,25 +279,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(column: str, value: Any) -> str:
-    if column == "share":
-        return percent(value)
-    if isinstance(value, dict):
-        value = {_words(key): each for key, each in value.items() if _says(each)}
-    if isinstance(value, str | list | dict):
-        return code(setting(value)) if value else NOTHING
-    return short(value) if isinstance(value, float) else number(value)
+    text = cell_text(column, value)
+    is_words = isinstance(value, str | list | dict) and column != "share" and text != NOTHING
+    return code(text) if is_words else text
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _count_heading(name: str) -> str:
-    return prose(count_title(name))
-
-
-def _heading(name: str) -> str:
-    return prose(value_title(name))
 
 
 def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:

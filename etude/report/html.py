@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _STYLE = """
@@ -47,20 +47,29 @@ def to_html(markdown: str, title: str, charts: Mapping[str, bytes]) -> str:
 
     charts: SVG by the name under which the report shows it; other images are left out.
     """
+    body = to_body(markdown, lambda name, _: _inline(charts[name], name) if name in charts else None)
+    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+
+
+def to_body(markdown: str, draw: Callable[[str, str], str | None]) -> str:
+    """Render a report as the body of a page, without links and without HTML of its own.
+
+    draw: the element that shows an image, by its name and caption; None leaves it out.
+    """
     from markdown_it import MarkdownIt
 
-    def draw(_: Any, tokens: Sequence[Any], index: int, *__: Any) -> str:
+    def show(_: Any, tokens: Sequence[Any], index: int, *__: Any) -> str:
         token = tokens[index]
-        name, caption = str(token.attrs.get("src", "")), html.escape(token.content)
-        if name not in charts:
+        caption = html.escape(token.content)
+        image = draw(str(token.attrs.get("src", "")), token.content)
+        if image is None:
             return caption
-        return f"<figure><figcaption>{caption}</figcaption>\n{_inline(charts[name], name)}</figure>"
+        return f"<figure><figcaption>{caption}</figcaption>\n{image}</figure>"
 
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink"])
-    reader.add_render_rule("image", draw)
+    reader.add_render_rule("image", show)
     text = re.sub(r"\A---\n.*?\n---\n", "", markdown, count=1, flags=re.DOTALL)  # the front matter
-    body = re.sub(r"<p>(<figure>.*?</figure>)</p>", r"\1", reader.render(text), flags=re.DOTALL)
-    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    return re.sub(r"<p>(<figure>.*?</figure>)</p>", r"\1", reader.render(text), flags=re.DOTALL)
 
 
 def _inline(svg: bytes, name: str) -> str:

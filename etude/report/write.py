@@ -39,22 +39,24 @@ _CHART_NAMES = {
 }
 
 
-def write_report(run: Run, *, html: bool = False) -> Path:
+def write_report(run: Run, *, html: bool = False, folder: Path | None = None) -> Path:
     """Write report/report.md and its charts, also of a run that goes on, was killed, or has no step yet.
 
-    html: write report/report.html too, the same text with its charts inside, and return its path.
+    html: write report/report.html too, the same text with its charts inside, and return its path. folder: to
+    write into, in place of that of the run, which then is only read.
 
     The same records give the same bytes.
 
     Raises: InputError if the folder is damaged, or a part of it leads elsewhere; StorageError.
     """
-    require_own(run.path)
+    if folder is None:
+        require_own(run.path)
     run.require_own_recipe()
     history = read_history(run)
     findings = charted(history)
     charts = chart_svgs(history, findings)
     text = render("report.md.jinja", _contents(history, list(charts), findings))
-    folder = run.path / "report"
+    is_own, folder = folder is None, folder or run.path / "report"
     durable.make_folder(folder)
     durable.remove_leftovers(folder)
     for name, svg in charts.items():
@@ -63,7 +65,8 @@ def write_report(run: Run, *, html: bool = False) -> Path:
     if html:
         page = to_html(text, history.run.recipe.records.title or history.run.recipe.name, charts)
         durable.write_file(folder / "report.html", page.encode("utf-8", "backslashreplace"))
-    index_history(history)
+    if is_own:
+        index_history(history)
     return folder / ("report.html" if html else "report.md")
 
 

@@ -159,7 +159,7 @@ def _parent(info: Mapping[str, Any]) -> str | None:
 
 
 def _bare_row(run: Run) -> dict[str, Any]:
-    """What is known of a run whose figures are being made."""
+    """The row of a run whose figures are being made."""
     nothing = dict.fromkeys((
         *_FIGURES, "best_value", "best_step", "best_loss", "model", "data", "objective",
     ))  # fmt: skip
@@ -172,7 +172,7 @@ def _bare_row(run: Run) -> dict[str, Any]:
 
 
 def _now(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes without the journal: the state of a run that goes on, and the age of its heartbeat."""
+    """The state of a run that goes on and the age of its heartbeat, which change without the journal."""
     if row["status"] not in ("running", "paused", "killed"):
         return {"heartbeat_age": None}
     try:

@@ -71,7 +71,7 @@ def run_page(library: "Library", readings: Readings, identity: str) -> dict[str,
 
 
 def _try(problems: list[str], read: Callable[[], T]) -> T | None:
-    """What a reader gives; None where the folder is damaged, which is said."""
+    """The answer of a reader; None where the folder is damaged, which is said."""
     try:
         return read()
     except EtudeError as error:
@@ -296,7 +296,7 @@ def _at_end(history: History, key: str) -> Any:
 
 
 def _offers(history: History, summary: Summary | None) -> dict[str, Any]:
-    """What the run can be asked for now, and commands that go on from it."""
+    """Requests that the run takes now, and commands that go on from it."""
     run, actions = history.run, tuple[str, ...]()
     if is_going_on(run):
         actions = _PAUSED if run.state == "paused" else _RUNNING

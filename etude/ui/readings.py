@@ -1,8 +1,6 @@
-"""What is known of runs: their figures, made once for a journal as it is, and records that are followed."""
+"""Figures of runs, made once for a journal as it is, and their records, which are followed."""
 
 import contextlib
-import json
-import subprocess
 import threading
 import time
 from collections import OrderedDict
@@ -11,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError, InputError, MissingError
-from etude.processes import python_command, python_environment
 from etude.records.events import Resource, Step
 from etude.records.journal import Reader, read_after
 from etude.records.ledger import Ledger
 from etude.records.store import Run
 from etude.report.history import History
 from etude.report.summary import Summary, is_indexed, read_summary, summarize
+from etude.ui.programs import Limits, problem_of, run_command
 
 _FILES = ("journal.jsonl", "run.json", "resolved.toml", "best.json", "checkpoints")
 _LARGE = 4 << 20  # bytes of a journal that another process reads, so that this one stays small and quick
-_LONGEST_SECONDS = 900.0
+_LIMITS = Limits(seconds=900.0, memory_bytes=16 << 30)
 _REST = 60.0  # times the seconds that figures took pass before those of a run that goes on are made anew
-_NICE = 10  # a training beside it comes first
 _MOST_FOLLOWED = 24
 _TAIL_BYTES = 1 << 17
 Key = tuple[Any, ...]
@@ -187,24 +184,7 @@ def _is_large(run: Run) -> bool:
 
 def _summarize_elsewhere(run: Run) -> Summary:
     """The figures that `etude show --json` gives of a run. Raises: InputError; ValueError."""
-    import psutil
-
-    command = python_command("etude", "show", str(run.path.absolute()), "--json")
-    process = subprocess.Popen(
-        command,
-        env=python_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    with contextlib.suppress(psutil.Error):
-        psutil.Process(process.pid).nice(_NICE)
-    try:
-        values = json.loads(process.communicate(timeout=_LONGEST_SECONDS)[0] or b"{}")
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise InputError(f"its figures were not made in {_LONGEST_SECONDS:,.0f} s") from None
-    if process.returncode:
-        raise InputError(str(values.get("error") or "etude show ended without a word"))
-    return read_summary(values)
+    code, answer = run_command("show", str(run.path.absolute()), limits=_LIMITS)
+    if code:
+        raise InputError(problem_of(answer))
+    return read_summary(answer)

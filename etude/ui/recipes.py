@@ -1,0 +1,276 @@
+"""Recipes on the page: differences, the schema as a form, problems by key as one types, and estimates."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etude import durable
+from etude.errors import EtudeError, InputError, Problem, RecipeError
+from etude.recipe.edit import edit
+from etude.recipe.json_schema import json_schema
+from etude.recipe.keys import recipe_keys
+from etude.recipe.load import flatten, parse_recipe, to_toml
+from etude.recipe.rates import advise_rate
+from etude.recipe.schema import Recipe
+from etude.recipe.settings import is_default, shown_settings
+from etude.records.events import plain
+from etude.records.store import Run
+from etude.report.compare import differing_settings
+from etude.ui.programs import Program, Programs, SupersededError, problem_of
+from etude.ui.trim import trim
+
+FILE = "recipe.toml"  # as problems name the text that is typed
+_RECIPE_BYTES = 1 << 20
+_MOST_CHANGES, _MOST_ROWS = 200, 20
+# The unit of a key by the last word of its name.
+_UNITS = {
+    "steps": "steps", "epochs": "epochs", "bytes": "bytes", "characters": "characters", "tokens": "tokens",
+    "len": "tokens", "minutes": "minutes", "samples": "samples", "size": "samples", "ratio": "share",
+    "patience": "evaluations", "devices": "devices", "accumulation": "micro-batches", "window": "tokens",
+}  # fmt: skip
+_PART = re.compile(r"\.\d+(?=\.|$)")
+
+
+def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
+    """The recipe of a run as it was given and with all values, beside the defaults or another run.
+
+    Raises: InputError if one of them cannot be read.
+    """
+    if other is None:
+        values = shown_settings(run.recipe).items()
+        rows = [(key, value, _default(key)) for key, value in values if not is_default(key, value)]
+    else:
+        differing = differing_settings([run, other], is_seed_kept=True)
+        rows = [(key, mine, theirs) for key, (mine, theirs) in differing.items()]
+    differences = [
+        {"key": key, "value": value, "other": against, "why": why_of(key), "unit": unit_of(key)}
+        for key, value, against in rows
+    ]
+    return trim(plain({
+        "toml": _text(run, "recipe.toml"), "resolved": _text(run, "resolved.toml"),
+        "differences": differences,
+        "against": other.name if other else "default",
+        "sections": list(dict.fromkeys(each["key"].rpartition(".")[0] for each in differences)),
+        "edited": _why_edited(run),
+    }))  # fmt: skip
+
+
+def schema() -> dict[str, Any]:
+    """The recipe's schema as the sections of a form, in the order of the file.
+
+    kind is text, whole, number, flag, list, choice or section; a key may also hold one of `choices`. Keys of
+    a list of sections are those of one entry (`is_list`), of named sections those of one name (`is_named`).
+    """
+    whole = json_schema()
+    return {"sections": list(_sections(whole, whole, "", "")), "example": _EXAMPLE}
+
+
+_EXAMPLE = """name = "my-run"
+
+[[data.train]]
+path = "corpus.jsonl"
+
+[train]
+epochs = 1
+"""
+
+
+def check(text: str, folder: Path, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Check the text of a recipe as `etude check` does, after changes by dotted key (None takes one out).
+
+    folder: that its relative paths begin in. `given` are the values that the text sets, `values` those of the
+    whole recipe once it has no problem.
+    """
+    _require_short(text)
+    problems: list[dict[str, Any]] = []
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    if changes:
+        text = _edit(text, changes, problems)
+    try:
+        recipe = parse_recipe(text, FILE, folder)
+        values = flatten(recipe.to_dict())
+        notes = [advice] if (advice := advise_rate(recipe)) else []
+    except RecipeError as error:
+        problems += [_place(each) for each in error.problems]
+    except InputError as error:
+        problems.append(_place(str(error)))
+    checked = trim(plain({"problems": problems, "values": values, "given": _given(text), "notes": notes}))
+    return {**checked, "toml": text}
+
+
+def estimate(programs: Programs, text: str, folder: Path) -> dict[str, Any]:
+    """The size, time, memory and disk of a recipe as `etude estimate` tells them; of several the newest.
+
+    `superseded` is true for one after which another was asked for. Raises: RecipeError if it has problems.
+    """
+    _require_short(text)
+    recipe = parse_recipe(text, FILE, folder)
+    try:
+        answer = _ask(programs.estimate, recipe, "estimate", FILE, "--quick")
+    except SupersededError:
+        return {"superseded": True}
+    except EtudeError as error:
+        return {"problem": str(error)}
+    return trim({**answer, "superseded": False})
+
+
+def preview(programs: Programs, text: str, folder: Path, rows: int = 3) -> dict[str, Any]:
+    """The first samples of a recipe as they are trained on, as `etude data show` shows them.
+
+    Raises: RecipeError if it has problems.
+    """
+    _require_short(text)
+    recipe = parse_recipe(text, FILE, folder)
+    try:
+        shown = str(max(min(rows, _MOST_ROWS), 1))
+        return trim({"samples": _ask(programs.rows, recipe, "data", "show", FILE, "--rows", shown)})
+    except SupersededError:
+        return {"superseded": True}
+    except EtudeError as error:
+        return {"problem": str(error)}
+
+
+def why_of(key: str) -> str | None:
+    """The meaning of a key of the recipe."""
+    field = recipe_keys().get(_PART.sub(".0", key))
+    return field.description if field else None
+
+
+def unit_of(key: str) -> str:
+    """The unit of a key of the recipe; empty where it has none."""
+    return _UNITS.get(re.split(r"[._]", key)[-1], "")
+
+
+def _default(key: str) -> Any:
+    field = recipe_keys().get(_PART.sub(".0", key))
+    return (
+        None if field is None or field.is_required() else plain(field.get_default(call_default_factory=True))
+    )
+
+
+def _text(run: Run, name: str) -> str | None:
+    try:
+        return durable.read_text(run.path / name, most_bytes=_RECIPE_BYTES, follow=False)
+    except (EtudeError, ValueError):
+        return None
+
+
+def _why_edited(run: Run) -> str | None:
+    try:
+        run.require_own_recipe()
+    except EtudeError as error:
+        return str(error)
+    return None
+
+
+def _require_short(text: str) -> None:
+    if len(text.encode("utf-8", "surrogatepass")) > _RECIPE_BYTES:
+        raise InputError("the recipe has over 1 MiB; a recipe is a short TOML file")
+
+
+def _edit(text: str, changes: Mapping[str, Any], problems: list[dict[str, Any]]) -> str:
+    if len(changes) > _MOST_CHANGES:
+        raise InputError(f"{len(changes):,} changes at once; give at most {_MOST_CHANGES}")
+    try:
+        return edit(text, changes, {})
+    except RecipeError as error:
+        problems += [_place(each) for each in error.problems]
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+        problems.append(_place("the text has no place for a key of the form; change it by hand"))
+    return text
+
+
+def _place(problem: str) -> dict[str, Any]:
+    if isinstance(problem, Problem):
+        return dict(problem.to_dict())
+    return {"key": None, "line": None, "text": problem, "remedy": None}
+
+
+def _given(text: str) -> dict[str, Any]:
+    try:
+        return flatten(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return {}
+
+
+def _ask(program: Program, recipe: Recipe, *words: str) -> Any:
+    """The answer of a command about a recipe, whose paths are absolute. Raises: InputError."""
+    with durable.temporary_folder("etude-recipe-") as folder:
+        path = folder / FILE
+        durable.write_file(path, to_toml(recipe).encode())
+        code, answer = program.ask(*(str(path) if word == FILE else word for word in words))
+    if code:
+        raise InputError(problem_of(answer).replace(f"{folder}/", ""))
+    return answer
+
+
+def _sections(whole: Any, model: Any, name: str, why: str, form: str = "") -> Iterator[dict[str, Any]]:
+    """The section of a model of the JSON Schema, then those within it."""
+    inner: list[tuple[str, Any, str, str]] = []
+    keys = []
+    needed = model.get("required", ())
+    for key, value in model["properties"].items():
+        dotted = f"{name}.{key}" if name else key
+        section, kind = _section_of(whole, value)
+        if section is not None:
+            inner.append((dotted, section, value.get("description") or section.get("description", ""), kind))
+        if section is None or len(_variants(whole, value)) > 2:
+            keys.append(_key(whole, key, dotted, value, is_needed=key in needed))
+    yield {
+        "name": name, "why": why or model.get("description", ""), "keys": keys,
+        "is_list": form == "list", "is_named": form == "named",
+    }  # fmt: skip
+    for dotted, section, reason, kind in inner:
+        yield from _sections(whole, section, dotted, reason, kind)
+
+
+def _section_of(whole: Any, value: Any) -> tuple[Any, str]:
+    """The section that a key holds, alone, in a list or by name, and which of these."""
+    for each in _variants(whole, value):
+        if "properties" in each:
+            return each, ""
+        named = next(iter(each.get("patternProperties", {}).values()), each.get("additionalProperties"))
+        for held, form in ((each.get("items"), "list"), (named, "named")):
+            if isinstance(held, dict) and "properties" in (found := _resolve(whole, held)):
+                return found, form
+    return None, ""
+
+
+def _key(whole: Any, key: str, dotted: str, value: Any, *, is_needed: bool) -> dict[str, Any]:
+    variants = _variants(whole, value)
+    choices = [word for each in variants for word in _words(each)]
+    free = [each for each in variants if not _words(each) and each.get("type") != "null"]
+    first = free[0] if free else {}
+    kind = _KINDS.get(first.get("type", ""), "choice" if choices else "text")
+    more = ("exclusiveMinimum", "exclusiveMaximum")
+    return {
+        "key": dotted, "name": key, "kind": kind, "default": value.get("default"), "unit": unit_of(dotted),
+        "why": value.get("description", ""), "choices": choices, "needed": is_needed,
+        "least": first.get("minimum", first.get(more[0])), "most": first.get("maximum", first.get(more[1])),
+        "above": more[0] in first, "below": more[1] in first, "pattern": first.get("pattern"),
+        "optional": any(each.get("type") == "null" for each in variants),
+        "example": next(iter(value.get("examples", ())), None),
+    }  # fmt: skip
+
+
+_KINDS = {
+    "string": "text", "integer": "whole", "number": "number", "boolean": "flag", "array": "list",
+    "object": "section",
+}  # fmt: skip
+
+
+def _words(variant: Any) -> list[Any]:
+    return list(variant.get("enum", [variant["const"]] if "const" in variant else []))
+
+
+def _variants(whole: Any, value: Any) -> list[Any]:
+    """The kinds of value that a key may hold, each without references."""
+    return [_resolve(whole, each) for each in value.get("anyOf") or value.get("allOf") or [value]]
+
+
+def _resolve(whole: Any, value: Any) -> Any:
+    name = value.get("$ref", "").rpartition("/")[2]
+    return {**whole["$defs"][name], **{k: v for k, v in value.items() if k != "$ref"}} if name else value

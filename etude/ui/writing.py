@@ -1,0 +1,145 @@
+"""Samples, answers, log and report of a run, as it wrote them."""
+
+import contextlib
+import hashlib
+import html
+import os
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from etude import durable
+from etude.errors import InputError, MissingError
+from etude.records.events import Generation
+from etude.records.store import Run
+from etude.report.answers import by_prompt
+from etude.report.figures import spread
+from etude.report.html import to_body
+from etude.text import clean
+from etude.ui.programs import Limits, problem_of, run_command
+from etude.ui.readings import Readings, key_of
+from etude.ui.trim import trim
+
+_MOST_CHARACTERS = 2 << 20  # of all samples
+_LONGEST_SAMPLE = 20_000
+_LOG_BYTES, _MOST_LINES, _LONGEST_LINE = 1 << 20, 2_000, 2_000
+_LOGS = ("log.txt", "output.txt")
+_REPORT_BYTES, _CHART_BYTES = 16 << 20, 8 << 20
+_CHART = re.compile(r"[a-z0-9_-]{1,60}\.svg")
+_LIMITS = Limits(seconds=300.0)
+_writing = threading.Lock()  # one report at a time
+
+
+def samples(readings: Readings, run: Run) -> dict[str, Any]:
+    """The texts of a run by their prompt, in the order of steps. Of too many those between are left out."""
+    history = readings.told(run)
+    best = history.best.step if history.best else None
+    prompts, cut = by_prompt(history), list[str]()
+    total = sum(_length(each) for texts in prompts.values() for each in texts)
+    kept = max((len(texts) for texts in prompts.values()), default=0)
+    while total > _MOST_CHARACTERS and kept > 2:
+        kept //= 2
+        total = sum(_length(each) for texts in prompts.values() for each in _kept(texts, kept, best))
+    found = []
+    for (prompt, reference), texts in prompts.items():
+        answers = _kept(texts, kept, best)
+        if len(answers) < len(texts):
+            cut.append(f"{len(answers):,} of {len(texts):,} texts of a prompt, evenly spaced")
+        found.append({
+            "prompt": prompt, "reference": reference, "capability": texts[0].capability,
+            "answers": [
+                {"step": each.step, "text": each.text, "stopped": each.stopped, "best": each.step == best}
+                for each in answers
+            ],
+        })  # fmt: skip
+    trimmed = trim({"prompts": found})
+    return trimmed | ({"cut": [*dict.fromkeys(cut), *trimmed.get("cut", [])]} if cut else {})
+
+
+def log(run: Run, tail: int = 200, which: str = "log.txt") -> dict[str, Any]:
+    """The last lines of the log of a run, or of what it printed. Raises: InputError."""
+    if which not in _LOGS:
+        raise InputError(f"there is no log of this name; there are {', '.join(_LOGS)}")
+    try:
+        with durable.open_plain(run.path / which, follow=False) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - _LOG_BYTES, 0))
+            lines = file.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
+    except MissingError:
+        return {"lines": [], "size": 0}
+    lines = lines[1:] if size > _LOG_BYTES else lines
+    shown = [clean(line[:_LONGEST_LINE]) for line in lines[-max(min(tail, _MOST_LINES), 1) :]]
+    return {"lines": shown, "size": size}
+
+
+def report(run: Run, address: str) -> dict[str, Any]:
+    """The report of a run as HTML for the page, as Markdown, and its charts by name.
+
+    address: of the charts, before their names. Raises: InputError if it cannot be made.
+    """
+    folder = report_folder(run)
+    text = durable.read_text(folder / "report.md", most_bytes=_REPORT_BYTES, follow=False)
+    charts = [name for name in sorted(os.listdir(folder)) if _CHART.fullmatch(name)]  # noqa: PTH208 names alone
+
+    def draw(name: str, caption: str) -> str | None:
+        if name not in charts:
+            return None
+        return f'<img src="{html.escape(f"{address}/{name}")}" alt="{html.escape(caption)}" loading="lazy">'
+
+    return {
+        "html": to_body(text, draw), "markdown": text,
+        "charts": {name: f"{address}/{name}" for name in charts},
+        "written": (folder / "report.md").stat().st_mtime,
+    }  # fmt: skip
+
+
+def report_file(run: Run, name: str) -> bytes:
+    """A file of the report: report.md, report.html or a chart. Raises: InputError, MissingError."""
+    if name not in ("report.md", "report.html") and not _CHART.fullmatch(name):
+        raise MissingError("the report has no file of this name")
+    most = _CHART_BYTES if name.endswith(".svg") else _REPORT_BYTES
+    return durable.read_bytes(report_folder(run) / name, most_bytes=most, follow=False)
+
+
+def report_folder(run: Run) -> Path:
+    """The folder with the report of a run as its files are, outside the run folder, made if it is not there.
+
+    Raises: InputError if it cannot be made.
+    """
+    key = repr((str(run.path.absolute()), key_of(run.path)))
+    folder = durable.cache_folder("pages") / "reports" / name_of(key)
+    with _writing:
+        if not (folder / "report.html").exists():
+            _make_room(folder.parent)
+            durable.make_folder(folder.parent)
+            with durable.new_folder(folder) as hidden:
+                code, answer = run_command(
+                    "report", str(run.path.absolute()), "--html", "--out", str(hidden), limits=_LIMITS
+                )
+                if code:
+                    raise InputError(problem_of(answer))
+    return folder
+
+
+def name_of(key: str) -> str:
+    """A name for a folder, from all that its content comes from."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _make_room(reports: Path, most: int = 30) -> None:
+    """Remove the oldest reports but some."""
+    with contextlib.suppress(OSError):
+        found = [path for path in reports.iterdir() if not path.name.startswith(".")]
+        for path in sorted(found, key=lambda each: each.stat().st_mtime)[:-most]:
+            durable.remove_folder(path)
+
+
+def _kept(texts: list[Generation], count: int, best: int | None) -> list[Generation]:
+    """Texts of evenly spaced steps, the best and the last among them."""
+    shown = [*spread(texts, count), *(each for each in texts if each.step == best)]
+    return sorted({id(each): each for each in shown}.values(), key=lambda each: each.step)
+
+
+def _length(text: Generation) -> int:
+    return min(len(text.text), _LONGEST_SAMPLE) + 40

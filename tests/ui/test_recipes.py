@@ -1,0 +1,114 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from etude.errors import RecipeError
+from etude.recipe.keys import recipe_keys
+from etude.records.store import Run
+from etude.ui.programs import Programs
+from etude.ui.recipes import check, estimate, preview, run_recipe, schema, unit_of, why_of
+from tests.conftest import Outcome
+from tests.report.runs import finished_run
+
+
+def test_the_recipe_of_a_run_is_told_beside_the_defaults(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, {"optim.learning_rate": 1e-3})
+    found = run_recipe(run)
+    rows = {each["key"]: each for each in found["differences"]}
+    assert (rows["optim.learning_rate"]["value"], rows["optim.learning_rate"]["other"]) == (1e-3, 6e-4)
+    assert rows["train.steps"]["unit"] == "steps"
+    assert "optimizer updates" in rows["train.steps"]["why"]
+    assert "schedule.min_lr_ratio" not in rows
+    assert found["toml"].startswith("name = ")
+    assert found["edited"] is None
+
+
+def test_the_recipe_of_a_run_is_told_beside_that_of_another_as_compare_has_it(
+    tmp_path: Path, etude: Callable[..., Outcome]
+) -> None:
+    one, two = finished_run(tmp_path), finished_run(tmp_path, {"optim.learning_rate": 1e-3, "seed": 4})
+    told = json.loads(etude("compare", one.path, two.path, "--json").out)["recipe"]
+    found = run_recipe(one, two)["differences"]
+    assert {each["key"]: [each["value"], each["other"]] for each in found} == told | {"seed": [17, 4]}
+
+
+def test_a_recipe_that_was_edited_is_said(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    path = run.path / "resolved.toml"
+    path.write_text(path.read_text().replace("seed = 17", "seed = 18"))
+    assert "was changed after" in run_recipe(Run(run.path))["edited"]
+
+
+def test_the_form_has_every_key_of_a_recipe_with_its_reason() -> None:
+    sections = {each["name"]: each for each in schema()["sections"]}
+    dotted = {key["key"] for each in sections.values() for key in each["keys"]}
+    listed = {key.replace(".0.", ".") for key in recipe_keys()}
+    assert listed <= dotted
+    rate = next(key for key in sections["optim"]["keys"] if key["name"] == "learning_rate")
+    assert (rate["kind"], rate["default"], rate["least"], rate["above"]) == ("number", 6e-4, 0, True)
+    size = next(key for key in sections["train"]["keys"] if key["name"] == "micro_batch_size")
+    assert (size["kind"], size["choices"], size["default"]) == ("whole", ["auto"], "auto")
+    assert sections["data.train"]["is_list"]
+    assert sections["tasks"]["is_named"]
+    assert "data.clean" in sections
+    assert all(key["why"] for each in sections.values() for key in each["keys"])
+    assert json.dumps(schema(), allow_nan=False)
+
+
+def test_problems_stand_by_key_and_line_with_what_to_do(tmp_path: Path) -> None:
+    found = check('name = "a"\n[train]\nsteps = -1\n[[data.train]]\npath = "x"\n', tmp_path)
+    places = {each["key"]: each for each in found["problems"]}
+    assert places["train.steps"] == {
+        "key": "train.steps", "line": 3, "text": "is -1; it must be above 0", "remedy": "try 1000"
+    }  # fmt: skip
+    assert found["values"] == {}
+    assert found["given"]["train.steps"] == -1
+
+
+@pytest.mark.parametrize("text", ["", "name =", "[" * 5000, 'a = "\ud800"', "x = 1" + "0" * 5000, "\0"])
+def test_a_text_that_is_no_recipe_is_a_problem_and_no_fault(tmp_path: Path, text: str) -> None:
+    found = check(text, tmp_path)
+    assert found["problems"]
+    assert json.dumps({**found, "toml": ""}, allow_nan=False)
+
+
+VALID = '# mine\nname = "a"\n[[data.train]]\npath = "corpus.jsonl"\n[train]\nsteps = 4 # few\nglobal_batch_size = 8\n'
+
+
+def test_a_form_changes_the_text_and_keeps_its_comments(tmp_path: Path) -> None:
+    found = check(VALID, tmp_path, {"optim.learning_rate": 1e-3, "train.steps": None, "train.epochs": 2})
+    assert found["toml"].startswith("# mine\n")
+    assert "steps" not in found["toml"]
+    assert found["given"]["optim.learning_rate"] == 1e-3
+    assert found["given"]["train.epochs"] == 2
+
+
+def test_a_change_that_has_no_place_is_a_problem(tmp_path: Path) -> None:
+    found = check(VALID, tmp_path, {"data.train.7.path": "x"})
+    assert "change it by hand" in found["problems"][0]["text"]
+    assert found["toml"] == VALID
+
+
+def test_the_estimate_and_the_rows_are_those_of_the_commands(
+    corpus: Path, write_recipe: Callable[..., Path], etude: Callable[..., Outcome]
+) -> None:
+    path, programs = write_recipe(), Programs()
+    told = json.loads(etude("estimate", path, "--quick", "--json").out)
+    found = estimate(programs, path.read_text(), corpus.parent)
+    assert found["parameters"] == told["parameters"]
+    rows = preview(programs, path.read_text(), corpus.parent, 2)
+    assert rows["samples"] == json.loads(etude("data", "show", path, "--rows", 2, "--json").out)
+    gone = path.read_text().replace("corpus.jsonl", "gone.jsonl")
+    assert "gone.jsonl" in preview(programs, gone, corpus.parent)["problem"]
+    with pytest.raises(RecipeError):
+        estimate(programs, "name = 1", corpus.parent)
+
+
+def test_keys_have_reasons_and_units() -> None:
+    assert why_of("data.train.3.path") == recipe_keys()["data.train.0.path"].description
+    assert why_of("no.such") is None
+    assert (unit_of("train.seq_len"), unit_of("checkpoint.every_minutes"), unit_of("name")) == (
+        "tokens", "minutes", ""
+    )  # fmt: skip
