@@ -6,15 +6,20 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.options import Json, parse_folder, parse_output_folder
+from etude.cli.options import Json, parse_folder, parse_output_folder, parse_path
 from etude.cli.printing import print_json, print_rows, print_table, say
-from etude.cli.sweep import SweepFolderPath, SweepPath
+from etude.cli.sweep import SweepFolderPath
 from etude.errors import InputError
 from etude.text import command
 
 
 def report(
-    sweep: SweepPath,
+    sweep: Annotated[
+        Path,
+        typer.Argument(
+            parser=parse_path, help="a sweep file, or a sweep folder", metavar="SWEEP", show_default=False
+        ),
+    ],
     folder: SweepFolderPath = None,
     runs: Annotated[
         Path | None,
@@ -33,6 +38,7 @@ def report(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the results of a sweep so far: best configurations, benchmarks, resources and recommendations."""
+    from etude.sweep.begun import read_begun
     from etude.sweep.cells import find_runs_of
     from etude.sweep.decisions import Decisions
     from etude.sweep.deliverables import make_deliverables
@@ -42,10 +48,15 @@ def report(
     from etude.sweep.sections import result_rows, standing_rows
     from etude.sweep.write import write_deliverables
 
-    loaded = load_sweep(sweep)
-    place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
-    decided = Decisions.read(place.path)
-    loaded = with_found(loaded, decided.found)
+    if sweep.is_dir():
+        place = SweepFolder(sweep)
+        decided = Decisions.read(place.path)
+        loaded = read_begun(place, decided)
+    else:
+        loaded = load_sweep(sweep)
+        place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
+        decided = Decisions.read(place.path)
+        loaded = with_found(loaded, decided.found)
     if not loaded.trials:
         raise InputError(
             f"{place.path} has no trials yet; begin with {command('etude', 'sweep', 'run', sweep)}"

@@ -89,6 +89,7 @@ class Comparison:
             },
             "groups": [group.to_dict() for group in self.groups],
             "noise": {name: [band.to_dict() for band in bands] for name, bands in self.noise.items()},
+            "table": [[row.name, *row.cells] for row in self.rows()],
         }
 
     def rows(self) -> list[Row]:

@@ -130,6 +130,17 @@ def load_sweep(path: Path) -> Sweep:
     return Sweep(file, tuple(trials), text, base.text, tuple(studies))
 
 
+def outline(path: Path) -> tuple[SweepFile, str, "list[Point]"]:
+    """A sweep file, its text, and the points of its grids, without its base. Raises: as `load_sweep`."""
+    text = read_recipe_text(path)
+    locator = Locator(text, path.name, {})
+    file = _validate(parse(text, path.name), locator)
+    _require_few(file, locator)
+    base, no_places = _Base({}, locator, path.parent), ("", "")
+    models = [(tier, model) for tier in file.tiers for model in tier.models]
+    return file, text, [each for parts in models for each in _points(base, *parts, no_places, locator)]
+
+
 def count_trials(file: SweepFile) -> int:
     """The number of trials, by arithmetic."""
     return sum(prod(sizes_of(tier, model, file.search)) for tier in file.tiers for model in tier.models)
@@ -286,7 +297,7 @@ def _line(locator: Locator, dotted: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
     """A point of the grids of a model.
 
     given   changes of the base
@@ -335,7 +346,7 @@ class _Point:
 
 def _points(
     base: _Base, tier: Tier, model: SweepModel, places: tuple[str, str], locator: Locator
-) -> Iterator[_Point]:
+) -> Iterator[Point]:
     """Each point of the grids of a model, with all changes of the base and their places in the file."""
     given: dict[str, Any] = {}
     where: dict[str, str] = {}
@@ -353,7 +364,7 @@ def _points(
             where[each.key_] = _line(locator, f"{place}.search.{number}")
     for point in product(*(axis.points for axis in axes)):
         values = {key: value for axis, part in zip(axes, point) for key, value in zip(axis.keys, part)}
-        yield _Point(base, tier, model, values, {**given, **values}, where)
+        yield Point(base, tier, model, values, {**given, **values}, where)
 
 
 def _name(model: str, values: Mapping[str, Any]) -> str:

@@ -81,7 +81,11 @@ def key_title(key: str) -> str:
 
 def horizon_of(cells: Sequence[Cell]) -> str | None:
     """The key whose values are the columns of a matrix: that of the length, else the last of the grid."""
-    keys = list(cells[0].trial.values) if cells else []
+    return horizon_key(list(cells[0].trial.values) if cells else [])
+
+
+def horizon_key(keys: Sequence[str]) -> str | None:
+    """The key of the length among those of a grid, else the last."""
     return next((key for key in keys if key in _HORIZON), keys[-1] if keys else None)
 
 

@@ -21,6 +21,9 @@ from etude.errors import EtudeError, InputError, MissingError
 from etude.records.events import plain
 from etude.text import shorten
 from etude.ui.library import Library
+from etude.ui.listing import Listing
+from etude.ui.programs import Programs
+from etude.ui.readings import Readings
 from etude.ui.requests import Requests, StateError
 from etude.ui.static import Asset, read_assets
 
@@ -45,6 +48,20 @@ class Asked:
         if len(found) > most:
             raise InputError(f"{key} has {len(found):,} names; ask for up to {most}")
         return found
+
+    def text(self, key: str) -> str:
+        """A text of the body. Raises: InputError if it is none."""
+        value = self.body.get(key)
+        if not isinstance(value, str):
+            raise InputError(f"the body has no text {key}")
+        return value
+
+    def changes(self) -> dict[str, Any]:
+        """Changes of a recipe by dotted key. Raises: InputError if they are no object."""
+        value = self.body.get("changes") or {}
+        if not isinstance(value, dict):
+            raise InputError("changes is no object; give values by dotted key")
+        return value
 
     def number(self, key: str, default: float | None, least: float, most: float) -> float | None:
         """A number of the query, or of what stands for it. Raises: InputError if it is none."""
@@ -109,8 +126,12 @@ def _handlers(library: Library, version: str, read_only: bool) -> list[tuple[str
 
 
 def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
+    readings, programs = Readings(), Programs()
+    listing = Listing(readings)
+    sweeps = functools.cache(lambda: _payload("sweeps", "Sweeps")(programs))
+
     def of_run(module: str, function: str) -> Handler:
-        return lambda asked: _payload(module, function)(library.run(asked.part["id"]))
+        return lambda asked: _payload(module, function)(readings, library.run(asked.part["id"]))
 
     def about(asked: Asked) -> dict[str, Any]:
         from etude.control.mailbox import who_asks
@@ -118,44 +139,56 @@ def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str,
         folders = [shorten(folder, 200) for folder in library.folders]
         return {"version": version, "folders": folders, "read_only": read_only, "user": who_asks()}
 
-    def runs(asked: Asked) -> dict[str, Any]:
-        now = library.version
-        if asked.query.get("since") == now:
-            return {"version": now}
-        return dict(_payload("listing", "list_runs")(library)) | {"version": now}
+    def recipe(asked: Asked) -> Any:
+        other = asked.query.get("against", "default")
+        against = None if other == "default" else library.run(other)
+        return _payload("recipes", "run_recipe")(library.run(asked.part["id"]), against)
+
+    def report_file(name: str, kind: str, asked: Asked) -> Download:
+        name = name.format(**asked.part)
+        content = _payload("writing", "report_file")(library.run(asked.part["id"]), name)
+        end = name.rpartition(".")[2]
+        return Download(content, kind, None if end == "svg" else f"{asked.part['id']}.{end}", _SANDBOX)
 
     return [
         ("GET", "/api/about", about),
-        ("GET", "/api/runs", runs),
-        ("GET", "/api/runs/{id}", lambda asked: _payload("page", "describe_run")(library, asked.part["id"])),
+        ("GET", "/api/runs", lambda asked: listing.payload(library, asked.query.get("since"))),
+        ("GET", "/api/runs/{id}", lambda asked: _payload("page", "run_page")(
+            library, readings, asked.part["id"])),
         ("GET", "/api/runs/{id}/series", functools.partial(_series, library)),
         ("GET", "/api/runs/{id}/series.csv", functools.partial(_csv, library)),
         ("GET", "/api/runs/{id}/samples", of_run("writing", "samples")),
-        ("GET", "/api/runs/{id}/recipe", lambda asked: _payload("recipes", "show_recipe")(
-            library, asked.part["id"], asked.query.get("against", "default"))),
-        ("GET", "/api/runs/{id}/report", of_run("writing", "show_report")),
-        ("GET", "/api/runs/{id}/report/{name}.svg", lambda asked: Download(
-            _payload("writing", "chart")(library.run(asked.part["id"]), asked.part["name"]),
-            "image/svg+xml", policy=_SANDBOX)),
-        ("GET", "/api/runs/{id}/report.md", lambda asked: Download(
-            _payload("writing", "markdown")(library.run(asked.part["id"])),
-            "text/markdown; charset=utf-8", f"{asked.part['id']}.md", _SANDBOX)),
-        ("GET", "/api/runs/{id}/report.html", lambda asked: Download(
-            _payload("writing", "html")(library.run(asked.part["id"])),
-            "text/html; charset=utf-8", f"{asked.part['id']}.html", _SANDBOX)),
-        ("GET", "/api/runs/{id}/data", of_run("data", "data_page")),
+        ("GET", "/api/runs/{id}/recipe", recipe),
+        ("GET", "/api/runs/{id}/report", lambda asked: _payload("writing", "report")(
+            library.run(asked.part["id"]), f"/api/runs/{asked.part['id']}/report")),
+        ("GET", "/api/runs/{id}/report/{name}.svg", functools.partial(
+            report_file, "{name}.svg", "image/svg+xml")),
+        ("GET", "/api/runs/{id}/report.md", functools.partial(
+            report_file, "report.md", "text/markdown; charset=utf-8")),
+        ("GET", "/api/runs/{id}/report.html", functools.partial(
+            report_file, "report.html", "text/html; charset=utf-8")),
+        ("GET", "/api/runs/{id}/data", lambda asked: _payload("data", "data_page")(
+            readings, programs, library.run(asked.part["id"]), thorough=asked.query.get("thorough") == "1")),
         ("GET", "/api/runs/{id}/log", lambda asked: _payload("writing", "log")(
-            library.run(asked.part["id"]), int(asked.number("tail", 200, 1, _MOST_LINES) or 1))),
-        ("GET", "/api/compare", lambda asked: _payload("side_by_side", "compare_runs")(
-            library, asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
-        ("GET", "/api/sweeps/{id}", lambda asked: _payload("sweeps", "describe_sweep")(
-            library, asked.part["id"])),
+            library.run(asked.part["id"]), int(asked.number("tail", 200, 1, _MOST_LINES) or 1),
+            asked.query.get("file", "log.txt"))),
+        ("GET", "/api/compare", lambda asked: _payload("side_by_side", "compare")(
+            library, programs, asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
+        ("GET", "/api/sweeps/{id}", lambda asked: sweeps().page(library, asked.part["id"])),
+        ("GET", "/api/sweeps/{id}/report.md", lambda asked: Download(
+            sweeps().report(library, asked.part["id"]), "text/markdown; charset=utf-8",
+            f"{asked.part['id']}.md", _SANDBOX)),
         ("GET", "/api/system", lambda asked: _payload("machine", "describe_machine")(library)),
-        ("GET", "/api/schema", lambda asked: _payload("recipes", "form")()),
+        ("GET", "/api/schema", lambda asked: _payload("recipes", "schema")()),
     ]  # fmt: skip
 
 
 def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handler]]:
+    programs = Programs()
+
+    def of_text(function: str, asked: Asked) -> Any:
+        return _payload("recipes", function)(programs, asked.text("toml"), library.folders[0])
+
     def start(asked: Asked) -> Any:
         found = _payload("starting", "start")(library, asked.body)
         library.forget()
@@ -166,9 +199,10 @@ def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handl
             library.run(asked.part["id"]), asked.body)),
         ("GET", "/api/runs/{id}/requests/{request}", lambda asked: requests.answers(
             library.run(asked.part["id"]), asked.part["request"])),
-        ("POST", "/api/check", lambda asked: _payload("starting", "check")(asked.body)),
-        ("POST", "/api/estimate", lambda asked: _payload("starting", "estimate")(asked.body)),
-        ("POST", "/api/rows", lambda asked: _payload("starting", "show_rows")(asked.body)),
+        ("POST", "/api/check", lambda asked: _payload("recipes", "check")(
+            asked.text("toml"), library.folders[0], asked.changes())),
+        ("POST", "/api/estimate", functools.partial(of_text, "estimate")),
+        ("POST", "/api/rows", functools.partial(of_text, "preview")),
         ("POST", "/api/start", start),
     ]  # fmt: skip
 

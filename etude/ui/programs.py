@@ -59,6 +59,7 @@ class Programs:
     estimate: Program = field(default_factory=lambda: Program(Limits(300.0, 16 << 30)))
     rows: Program = field(default_factory=lambda: Program(Limits(120.0, 8 << 30)))
     data: Program = field(default_factory=lambda: Program(Limits(600.0, 16 << 30)))
+    compare: Program = field(default_factory=lambda: Program(Limits(600.0, 32 << 30)))
     sweep: Program = field(default_factory=lambda: Program(Limits(600.0, 16 << 30)))
 
 

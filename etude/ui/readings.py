@@ -54,7 +54,7 @@ class Readings:
         patience_seconds: wait so long for new ones. Raises: InputError if the folder is damaged.
         """
         key = key_of(run.path)
-        if self._is_due(run.path, key) and not _is_large(run):
+        if self._is_due(run.path, key) and not is_large(run):
             with self._turn:
                 if self._is_due(run.path, key_of(run.path)):
                     self._make(Run(run.path))
@@ -113,7 +113,7 @@ class Readings:
     def _make(self, run: Run) -> None:
         began, key, summary, problem = time.monotonic(), key_of(run.path), None, ""
         try:
-            summary = _summarize_elsewhere(run) if _is_large(run) else summarize(run)
+            summary = _summarize_elsewhere(run) if is_large(run) else summarize(run)
         except (EtudeError, ValueError, OSError) as error:
             problem = str(error)
         now = time.monotonic()
@@ -170,16 +170,17 @@ def key_of(path: Path) -> Key:
         return (*stamps, "", None)
 
 
+def is_large(run: Run) -> bool:
+    """True for a run whose journal another process reads, so that this one stays small."""
+    return _node(run.path)[1] > _LARGE and not is_indexed(run)
+
+
 def _node(path: Path) -> tuple[int, int]:
     try:
         status = (path / "journal.jsonl").lstat()
         return status.st_ino, status.st_size
     except OSError:
         return 0, 0
-
-
-def _is_large(run: Run) -> bool:
-    return _node(run.path)[1] > _LARGE and not is_indexed(run)
 
 
 def _summarize_elsewhere(run: Run) -> Summary:
