@@ -131,7 +131,8 @@ def test_an_error_is_json_too_and_its_line_stays(
     given = [write_recipe() if word == "RECIPE" else word for word in line.split()]
     outcome = etude(*given, "--json")
     value = json.loads(outcome.out)
-    assert list(value) == ["error", "problems", "exit_code"]
+    assert list(value)[:3] == ["error", "problems", "exit_code"]
+    assert value.keys() <= {"error", "problems", "exit_code", "places"}
     assert says in value["error"] and value["exit_code"] == outcome.code == 2
     assert value["problems"][0] == value["error"] and len(value["problems"]) == count
     assert [f"error: {problem}" for problem in value["problems"]] == outcome.err.splitlines()

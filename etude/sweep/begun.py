@@ -45,4 +45,5 @@ def _trial(
     with contextlib.suppress(InputError):
         durable.check_plain(path, follow=False)
         recipe = load_recipe(path)
-        yield Trial(name, point.tier.name, point.model.name, point.tier.priority, values, recipe, study)
+        tier, model = point.tier, point.model.name
+        yield Trial(name, tier.name, model, tier.priority, values=values, recipe=recipe, study=study)

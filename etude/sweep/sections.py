@@ -79,19 +79,15 @@ def key_title(key: str) -> str:
     return _SHORT.get(last, last.replace("_", " "))
 
 
-def horizon_of(cells: Sequence[Cell]) -> str | None:
+def horizon_of(keys: Sequence[str]) -> str | None:
     """The key whose values are the columns of a matrix: that of the length, else the last of the grid."""
-    return horizon_key(list(cells[0].trial.values) if cells else [])
-
-
-def horizon_key(keys: Sequence[str]) -> str | None:
-    """The key of the length among those of a grid, else the last."""
     return next((key for key in keys if key in _HORIZON), keys[-1] if keys else None)
 
 
 def layout(cells: Sequence[Cell]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
     """Titles of the rows and columns of a matrix of cells, and the cell of each pair that there is."""
-    across = horizon_of([cell for cell in cells if not cell.trial.study])
+    keys = [list(cell.trial.values) for cell in cells if not cell.trial.study]
+    across = horizon_of(keys[0] if keys else [])
     grid: dict[tuple[str, str], Cell] = {}
     for cell in cells:
         values = cell.trial.values

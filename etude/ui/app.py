@@ -22,10 +22,13 @@ from etude.records.events import plain
 from etude.text import shorten
 from etude.ui.library import Library
 from etude.ui.listing import Listing
+from etude.ui.machine import Machine
 from etude.ui.programs import Programs
 from etude.ui.readings import Readings
 from etude.ui.requests import Requests, StateError
+from etude.ui.starting import Starts, places
 from etude.ui.static import Asset, read_assets
+from etude.ui.sweeps import Sweeps
 
 _MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 5_000, 60, 200, 10_000
 _FRAMES = 4  # of a fault, that are shown
@@ -128,7 +131,7 @@ def _handlers(library: Library, version: str, read_only: bool) -> list[tuple[str
 def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
     readings, programs = Readings(), Programs()
     listing = Listing(readings)
-    sweeps = functools.cache(lambda: _payload("sweeps", "Sweeps")(programs))
+    machine, sweeps = Machine(), Sweeps(programs)
 
     def of_run(module: str, function: str) -> Handler:
         return lambda asked: _payload(module, function)(readings, library.run(asked.part["id"]))
@@ -174,25 +177,26 @@ def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str,
             asked.query.get("file", "log.txt"))),
         ("GET", "/api/compare", lambda asked: _payload("side_by_side", "compare")(
             library, programs, asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
-        ("GET", "/api/sweeps/{id}", lambda asked: sweeps().page(library, asked.part["id"])),
+        ("GET", "/api/sweeps/{id}", lambda asked: sweeps.page(library, asked.part["id"])),
         ("GET", "/api/sweeps/{id}/report.md", lambda asked: Download(
-            sweeps().report(library, asked.part["id"]), "text/markdown; charset=utf-8",
+            sweeps.report(library, asked.part["id"]), "text/markdown; charset=utf-8",
             f"{asked.part['id']}.md", _SANDBOX)),
-        ("GET", "/api/system", lambda asked: _payload("machine", "describe_machine")(library)),
+        ("GET", "/api/system", lambda asked: machine.page(library)),
         ("GET", "/api/schema", lambda asked: _payload("recipes", "schema")()),
     ]  # fmt: skip
 
 
 def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handler]]:
-    programs = Programs()
+    programs, starts = Programs(), Starts()
+
+    def folder() -> Path:
+        return places(library)[0]
 
     def of_text(function: str, asked: Asked) -> Any:
-        return _payload("recipes", function)(programs, asked.text("toml"), library.folders[0])
+        return _payload("recipes", function)(programs, asked.text("toml"), folder())
 
     def start(asked: Asked) -> Any:
-        found = _payload("starting", "start")(library, asked.body)
-        library.forget()
-        return found
+        return starts.start(library, asked.text("toml"), anew=asked.body.get("new") is True)
 
     return [
         ("POST", "/api/runs/{id}/requests", lambda asked: requests.post(
@@ -200,10 +204,11 @@ def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handl
         ("GET", "/api/runs/{id}/requests/{request}", lambda asked: requests.answers(
             library.run(asked.part["id"]), asked.part["request"])),
         ("POST", "/api/check", lambda asked: _payload("recipes", "check")(
-            asked.text("toml"), library.folders[0], asked.changes())),
+            asked.text("toml"), folder(), asked.changes())),
         ("POST", "/api/estimate", functools.partial(of_text, "estimate")),
         ("POST", "/api/rows", functools.partial(of_text, "preview")),
         ("POST", "/api/start", start),
+        ("GET", "/api/start/{start}", lambda asked: starts.look(library, asked.part["start"])),
     ]  # fmt: skip
 
 

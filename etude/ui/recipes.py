@@ -83,7 +83,7 @@ def check(text: str, folder: Path, changes: Mapping[str, Any] | None = None) -> 
     folder: that its relative paths begin in. `given` are the values that the text sets, `values` those of the
     whole recipe once it has no problem.
     """
-    _require_short(text)
+    require_short(text)
     problems: list[dict[str, Any]] = []
     values: dict[str, Any] = {}
     notes: list[str] = []
@@ -106,7 +106,7 @@ def estimate(programs: Programs, text: str, folder: Path) -> dict[str, Any]:
 
     `superseded` is true for one after which another was asked for. Raises: RecipeError if it has problems.
     """
-    _require_short(text)
+    require_short(text)
     recipe = parse_recipe(text, FILE, folder)
     try:
         answer = _ask(programs.estimate, recipe, "estimate", FILE, "--quick")
@@ -122,11 +122,11 @@ def preview(programs: Programs, text: str, folder: Path, rows: int = 3) -> dict[
 
     Raises: RecipeError if it has problems.
     """
-    _require_short(text)
+    require_short(text)
     recipe = parse_recipe(text, FILE, folder)
     try:
-        shown = str(max(min(rows, _MOST_ROWS), 1))
-        return trim({"samples": _ask(programs.rows, recipe, "data", "show", FILE, "--rows", shown)})
+        count = f"--rows={max(min(rows, _MOST_ROWS), 1)}"
+        return trim({"samples": _ask(programs.rows, recipe, "data", "show", FILE, count)})
     except SupersededError:
         return {"superseded": True}
     except EtudeError as error:
@@ -142,6 +142,12 @@ def why_of(key: str) -> str | None:
 def unit_of(key: str) -> str:
     """The unit of a key of the recipe; empty where it has none."""
     return _UNITS.get(re.split(r"[._]", key)[-1], "")
+
+
+def require_short(text: str) -> None:
+    """Check that a text is as short as a recipe may be. Raises: InputError."""
+    if len(text.encode("utf-8", "surrogatepass")) > _RECIPE_BYTES:
+        raise InputError("the recipe has over 1 MiB; a recipe is a short TOML file")
 
 
 def _default(key: str) -> Any:
@@ -164,11 +170,6 @@ def _why_edited(run: Run) -> str | None:
     except EtudeError as error:
         return str(error)
     return None
-
-
-def _require_short(text: str) -> None:
-    if len(text.encode("utf-8", "surrogatepass")) > _RECIPE_BYTES:
-        raise InputError("the recipe has over 1 MiB; a recipe is a short TOML file")
 
 
 def _edit(text: str, changes: Mapping[str, Any], problems: list[dict[str, Any]]) -> str:

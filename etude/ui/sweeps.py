@@ -22,7 +22,7 @@ from etude.sweep.deliverables import make_deliverables
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import outline
 from etude.sweep.recommend import cost_front
-from etude.sweep.sections import horizon_key, key_title, write_sections
+from etude.sweep.sections import horizon_of, key_title, write_sections
 from etude.text import plural
 from etude.ui.programs import Programs, problem_of
 from etude.ui.readings import Key, key_of
@@ -188,7 +188,7 @@ def _heat(trials: Sequence[Mapping[str, Any]], sign: int) -> dict[str, Any] | No
     keys = list(dict.fromkeys(key for each in of_grids for key in each["values"]))
     if not keys:
         return None
-    x = horizon_key(keys)
+    x = horizon_of(keys)
     y = next((key for key in keys if key != x), "model")
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for each in of_grids:

@@ -44,9 +44,9 @@ def test_errors_of_payloads_have_their_status_and_faults_their_kind_alone(
 
     monkeypatch.setattr(app, "_payload", lambda module, function: fail)
     with serving() as served:
-        found, _, body = served.ask("/api/system")
+        found, _, body = served.ask("/api/schema")
         assert found == status and text in body.decode() and b"canary" not in body
-        assert served.ask("/api/system")[0] == status
+        assert served.ask("/api/schema")[0] == status
         assert len(served.faults) == isinstance(raised, KeyError)  # told once
 
 
@@ -54,7 +54,7 @@ def test_numbers_that_are_not_finite_and_lone_surrogates_are_json(monkeypatch: p
     odd = {"value": float("nan"), "text": "\ud800"}
     monkeypatch.setattr(app, "_payload", lambda module, function: lambda *_: odd)
     with serving() as served:
-        assert served.get("/api/system") == {"value": "nan", "text": "\ud800"}
+        assert served.get("/api/schema") == {"value": "nan", "text": "\ud800"}
 
 
 def test_a_query_that_is_no_number_or_too_long_is_refused(tmp_path: Path) -> None:

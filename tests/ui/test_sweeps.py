@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,14 +10,14 @@ from etude.ui.library import Library
 from etude.ui.programs import Programs
 from etude.ui.sweeps import Sweeps, documents_of, left_of
 from tests.conftest import Outcome
-from tests.sweeps import sweep_values, write_sweep
+from tests.sweeps import Axes, sweep_values, write_sweep
 
 
 def test_the_page_of_a_sweep_has_the_results_of_its_report(
     tmp_path: Path, corpus: Path, etude: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = {"optim.learning_rate": [1e-3, 1e-1], "train.steps": [4, 8]}
-    changes = {"schedule.kind": "constant", "evaluate.every_steps": 2}
+    grid: Axes = {"optim.learning_rate": [1e-3, 1e-1], "train.steps": [4, 8]}
+    changes: dict[str, Any] = {"schedule.kind": "constant", "evaluate.every_steps": 2}
     path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, grid, changes))
     folder = tmp_path / "sweeps" / "tiny"
     assert etude("sweep", "run", path, "--folder", folder).code == 0
@@ -67,8 +68,8 @@ def test_a_sweep_whose_trials_are_not_begun_has_a_page(
 
 
 def test_the_time_that_is_left_follows_from_the_trials_that_ended() -> None:
-    ended = {"is_final": True, "state": "finished", "wall_seconds": 100.0}
-    open_ = {"is_final": False, "wall_seconds": None}
+    ended: dict[str, Any] = {"is_final": True, "state": "finished", "wall_seconds": 100.0}
+    open_: dict[str, Any] = {"is_final": False, "wall_seconds": None}
     trials = [ended, {**ended, "wall_seconds": 200.0}, *({**open_, "state": "running"} for _ in range(2)),
               *({**open_, "state": "missing"} for _ in range(4)), {**open_, "state": "not started: budget"}]  # fmt: skip
     left = left_of(trials)
