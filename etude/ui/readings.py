@@ -55,9 +55,7 @@ class Readings:
         """
         key = key_of(run.path)
         if self._is_due(run.path, key) and not is_large(run):
-            with self._turn:
-                if self._is_due(run.path, key_of(run.path)):
-                    self._make(Run(run.path))
+            self._make_small(run)
         elif self._is_due(run.path, key):
             self.ask(run)
             with self._changed:
@@ -107,6 +105,13 @@ class Readings:
                     self._worker = None
                     return
                 _, run = self._waiting.popitem(last=False)
+            if not is_large(run):
+                self._make_small(run)
+            elif self._is_due(run.path, key_of(run.path)):
+                self._make(Run(run.path))
+
+    def _make_small(self, run: Run) -> None:
+        with self._turn:
             if self._is_due(run.path, key_of(run.path)):
                 self._make(Run(run.path))
 
