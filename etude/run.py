@@ -55,6 +55,10 @@ class Training:
         self._recipe = recipe
         self._options = options if options.view else replace(options, view=notebook_view())
 
+    def __repr__(self) -> str:  # of a cell whose last line trains
+        run = getattr(self, "run", None)
+        return f"training of {run.name}: {run.state}" if run else f"training of {self._recipe.name}"
+
     def save(self) -> None:
         """Save the step that was just made, from which the run can then be forked while it goes on."""
         save(self._session)
@@ -87,9 +91,7 @@ class Training:
                     if _is_log_step(session):
                         session.recorder.log()
                         session.recorder.write(*session.invariants.check(step))
-                    elif (
-                        session.world.size == 1
-                    ):  # of several, one would fail for a broken step before the others
+                    elif session.world.size == 1:  # one of several would fail for a broken step first
                         session.recorder.drain_late()
                     if _is_evaluation_due(session):
                         is_time = not session.why_leave_before(session.pace.evaluation_seconds())

@@ -33,7 +33,7 @@ MOST_LINES = {
     "launch": 400, "models": 5814, "notify": 1550,
     "objectives": 1250, "plan": 2800, "recipe": 2350, "records": 2850,
     "report": 5950, "scores": 900, "sweep": 5350, "ui": 4150, "watch": 5100,
-    "etude": 5000,  # the modules that stand in no folder
+    "etude": 5050,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

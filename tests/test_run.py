@@ -64,7 +64,9 @@ def test_a_short_run_logs_each_step_unless_its_recipe_says_otherwise(
 
 
 def test_a_run_learns_and_leaves_what_its_contract_names(tmp_path: Path, make_recipe: Make) -> None:
-    run = run_recipe(make_recipe({"evaluate.prompts": ["def "]}), Options(runs=tmp_path / "runs")).run
+    training = run_recipe(make_recipe({"evaluate.prompts": ["def "]}), Options(runs=tmp_path / "runs"))
+    run = training.run
+    assert repr(training) == f"training of {run.name}: finished"  # what a cell that trains ends with
     steps, evaluations = events(run, Step), events(run, Evaluation)
     assert [step.step for step in steps] == list(range(1, 13))
     assert evaluations[-1].loss < steps[0].loss - 0.3
