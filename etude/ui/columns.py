@@ -42,7 +42,7 @@ _EVALUATIONS = [*_FIRST, "validation/loss", "gap", "validation/perplexity", "val
 _LOSS, _WEIGHT = _STEPS.index("train/loss"), _STEPS.index("weight")
 _MOST_METRICS, _MOST_NAMED = 400, 100  # names of metrics that are kept, and of those left out that are told
 _EDGE_BYTES = 1 << 12  # at the start and the end of what was read, by which a journal is known again
-_SAVE_BYTES = 4 << 20  # of a journal, after which its columns are made durable
+_SAVE_BYTES, _SAVE_MORE_BYTES = 4 << 20, 64 << 20  # of a journal, after which its columns are made durable
 _MOST_OPEN = 512
 _HEAD = Object({
     "format": int, "size": int, "lines": int, "damaged": int, "start": int, "end": int, "per_epoch": int,
@@ -142,7 +142,7 @@ class Columns:
                 table.flush()
         self._edges = _edges(self._journal, self.size)
         self.part = min(self.size / size, 1.0) if time.monotonic() > deadline else 1.0
-        if self.size - self._saved >= _SAVE_BYTES:
+        if self.size - self._saved >= (_SAVE_BYTES if self.part == 1 else _SAVE_MORE_BYTES):
             self._save()
 
     def _take_block(self, block: list[bytes]) -> None:
