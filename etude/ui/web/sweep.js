@@ -26,7 +26,7 @@ export function Sweep({ id, query }) {
     <div class="stack">
       <${Advice} value=${value} />
       <${Matrix} trials=${trials} metric=${metric} />
-      <${Knobs} trials=${trials} query=${query} isLess=${isLess} metric=${metric} />
+      <${Knobs} trials=${trials} query=${query} isLess=${isLess} metric=${metric} heat=${value.heat} />
       <section><h2>By the knobs</h2><${Parallel} trials=${trials} keys=${knobsOf(trials)} metric=${metric} isLess=${isLess} brush=${query.brush ?? ""} onBrush=${(/** @type {string} */ brush) => change({ brush })} /></section>
       <section><h2>Against cost</h2><${Scatter} trials=${trials} metric=${metric} isLess=${isLess} /></section>
       <${Documents} documents=${value.documents ?? []} />
@@ -69,11 +69,12 @@ function Square({ trial, metric }) {
   return trial.run ? html`<a class="square ${tone}" href=${link(["run", trial.run])} aria-label=${label} title=${label}>${icon}</a>` : html`<span class="square" role="img" aria-label=${label} title=${label}>${icon}</span>`;
 }
 
-/** The mean metric over two knobs. @param {{trials: Trial[], query: Record<string, string>, isLess: boolean, metric: string}} props */
-function Knobs({ trials, query, isLess, metric }) {
-  const keys = ["model", ...knobsOf(trials)];
+/** The mean metric over two knobs. @param {{trials: Trial[], query: Record<string, string>, isLess: boolean, metric: string, heat: any}} props */
+function Knobs({ trials, query, isLess, metric, heat }) {
+  const keys = [...(new Set(trials.map((trial) => trial.model)).size > 1 ? ["model"] : []), ...knobsOf(trials)];
   if (keys.length < 2) return null;
-  const x = keys.includes(query.x) ? query.x : keys[1], y = keys.includes(query.y) ? query.y : keys.find((key) => key !== x) ?? keys[0];
+  const pickOf = (/** @type {(string | undefined)[]} */ wanted, /** @type {string} */ other) => wanted.find((key) => key !== undefined && key !== other && keys.includes(key));
+  const x = pickOf([query.x, heat?.x, ...keys], "") ?? keys[0], y = pickOf([query.y, heat?.y, ...keys], x) ?? keys[1];
   const at = (/** @type {Trial} */ trial, /** @type {string} */ key) => (key === "model" ? trial.model : trial.values[key]);
   const valued = trials.filter((trial) => trial.value !== null);
   const [xs, ys] = [x, y].map((key) => sorted([...new Set(trials.map((trial) => at(trial, key)).filter((each) => each !== undefined))]));

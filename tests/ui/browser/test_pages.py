@@ -1,0 +1,83 @@
+"""Every page in light and dark, wide and narrow: whole, within its window, and without a serious finding of axe."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.records.events import Control, Finding, Generation
+from tests.bases import write_corpus
+from tests.report.runs import SCORES, attempt, evaluation, finished_run, new_run
+from tests.report.runs import window as steps
+from tests.ui.browser.conftest import Window, serious_findings
+from tests.ui.serving import Serving, serving
+
+Look = Callable[..., AbstractContextManager[Window]]
+# Each page by its name: where it is, and what is there once it is whole.
+PAGES = {
+    "runs": ("#/runs", ".grid a"),
+    "run": ("#/run/{first}?finding=0", "[data-chart=Loss] canvas"),
+    "samples": ("#/run/{first}/samples", "text=answers"),
+    "recipe": ("#/run/{first}/recipe", "text=As it was given"),
+    "data": ("#/run/{first}/data", "text=Rows as they are learnt"),
+    "report": ("#/run/{first}/report", "article h2"),
+    "log": ("#/run/{first}/log", ".tools"),
+    "compare": ("#/compare?runs={first},{second}", "canvas"),
+    "new": ("#/new", "text=Start the run"),
+    "system": ("#/system", "text=Disk"),
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server of two runs, the first with something of everything."""
+    folder = tmp_path_factory.mktemp("two")
+    corpus = write_corpus(folder / "corpus.jsonl")
+    source = {"data.train": [{"path": str(corpus)}], "train.seq_len": 32, "train.device": "cpu"}
+    writer = new_run(folder, {"optim.learning_rate": 3e-4, **source})
+    writer.append(attempt(), *steps(1, 20), evaluation(20, 2.5), SCORES)
+    writer.append(
+        Finding(12, "the loss jumps", "from 2 to 9", "lower the rate", window=[8, 12]),
+        *(Generation(step, "def add(a, b):", f"return {'a + b'[:length]}", {}, "return a + b", True)
+          for step, length in ((5, 1), (20, 5))),
+        Control(20, "set", "a plateau", changes={"optim.learning_rate": 1e-4}, before={"optim.learning_rate": 3e-4}),
+    )  # fmt: skip
+    writer.log("step 20  loss 2.2")
+    writer.close("stopped")
+    second = finished_run(folder)
+    with serving(folder) as server:
+        yield server, {"first": writer.run.info["id"], "second": second.info["id"]}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_within_its_window_and_accessible(
+    name: str, two: tuple[Serving, dict[str, str]], look: Look, axe: str, pictures: Path | None
+) -> None:
+    server, ids = two
+    place, whole = PAGES[name]
+    for scheme, width in (("light", 1280), ("dark", 360)) if pictures is None else _ALL:
+        with look(server, width, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True) as window:
+            window.go(place.format(**ids))
+            window.wait(whole)
+            window.page.wait_for_timeout(200)
+            assert not window.is_too_wide(), f"{name} at {width}"
+            assert serious_findings(window, axe) == []
+            if pictures is not None:
+                window.page.screenshot(path=str(pictures / f"{name}-{scheme}-{width}.png"), full_page=True)
+
+
+_ALL = [(scheme, width) for scheme in ("light", "dark") for width in (1440, 360)]
+
+
+def test_two_runs_stand_side_by_side_with_what_differs(
+    two: tuple[Serving, dict[str, str]], look: Look
+) -> None:
+    server, ids = two
+    with look(server) as window:
+        window.go("#/compare?runs={first},{second}".format(**ids))
+        window.wait("h1:has-text('2 runs side by side')")
+        assert "optim.learning_rate" in window.text("table:has-text('0.0003')")
+        window.wait("[data-chart='Training loss'] canvas")
+        assert window.page.locator("[data-chart='Training loss'] .legend button").count() == 2

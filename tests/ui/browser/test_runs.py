@@ -1,0 +1,94 @@
+"""The list of runs in a browser: 500 of them, found, sorted, held against one, by mouse and by keyboard."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.report.runs import finished_run
+from tests.ui.browser.conftest import Window
+from tests.ui.serving import Serving, serving
+
+COUNT = 500
+Look = Callable[..., AbstractContextManager[Window]]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server of copies of a run under names and ids of their own."""
+    folder = tmp_path_factory.mktemp("many")
+    run = finished_run(folder / "first")
+    for number in range(COUNT):
+        copy = folder / "runs" / f"small-{number:06}"
+        shutil.copytree(run.path, copy, copy_function=os.link)
+        info = json.loads((copy / "run.json").read_text())
+        created = f"2026-01-{1 + number // 24:02}T{number % 24:02}:00:00+00:00"
+        (copy / "run.json").unlink()
+        (copy / "run.json").write_text(json.dumps({**info, "id": copy.name, "created": created}))
+    with serving(folder / "runs") as server:
+        yield server
+
+
+def test_500_runs_are_listed_sorted_and_filtered_and_only_those_in_view_exist(
+    many: Serving, look: Look
+) -> None:
+    with look(many) as window:
+        window.go("#/runs")
+        window.wait(f"text={COUNT} runs")
+        assert window.page.locator(".grid tbody tr:not(.space)").count() < 60
+        window.page.get_by_role("button", name="Name", exact=True).click()
+        window.until(
+            "document.querySelector('.grid tbody tr:not(.space)').innerText.includes('small-000000')"
+        )
+        window.page.get_by_role("button", name="Name ↑").click()
+        window.until(
+            "document.querySelector('.grid tbody tr:not(.space)').innerText.includes('small-000499')"
+        )
+        window.page.get_by_role("searchbox").fill("small-00000")
+        window.wait(f"text=10 of {COUNT} runs")
+        assert "q=small-00000" in window.page.url and "sort=-name" in window.page.url
+        window.page.reload()  # the address holds the view
+        window.wait(f"text=10 of {COUNT} runs")
+        window.until(
+            "document.querySelector('.grid tbody tr:not(.space)').innerText.includes('small-000009')"
+        )
+
+
+def test_a_scrolled_table_shows_its_last_row(many: Serving, look: Look) -> None:
+    with look(many) as window:
+        window.go("#/runs?sort=name")
+        window.wait(".grid a")
+        window.page.evaluate("document.querySelector('.grid').scrollTop = 1e6")
+        window.wait("text=small-000499")
+
+
+def test_the_keyboard_alone_finds_pins_chooses_and_opens_runs(many: Serving, look: Look) -> None:
+    with look(many) as window:
+        window.go("#/runs?sort=name")
+        window.wait(".grid a")
+        keys = window.page.keyboard
+        keys.press("/")
+        keys.type("small-00016")
+        window.wait(f"text=10 of {COUNT} runs")
+        for _ in range(40):
+            if window.page.evaluate("document.activeElement.className") == "grid":
+                break
+            keys.press("Tab")
+        for key in ("ArrowDown", "p", "x", "ArrowDown", "x"):
+            keys.press(key)
+        window.until("location.hash.includes('baseline=small-000160')")
+        window.until("location.hash.includes('runs=small-000160%2Csmall-000161')")
+        window.wait("text=against small-000160")
+        keys.press("Enter")
+        window.until("location.hash === '#/run/small-000161'")
+        window.wait("h1:has-text('small-000161')")
+        keys.press("?")
+        window.wait("dialog[open]")
+        keys.press("Escape")
+        window.until("!document.querySelector('dialog')")
+        keys.press("g")
+        keys.press("r")
+        window.until("location.hash === '#/runs'")
