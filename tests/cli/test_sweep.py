@@ -7,15 +7,6 @@ from pathlib import Path
 from tests.conftest import Outcome
 from tests.sweeps import sweep_values, write_sweep
 
-PLAN = Path(__file__).parents[2] / "recipes" / "code-understanding-72.toml"
-
-
-def test_plan_shows_the_trials_and_writes_the_document(etude: Callable[..., Outcome], tmp_path: Path) -> None:
-    out = tmp_path / "plan.md"
-    shown = etude("sweep", "plan", PLAN, "--out", out)
-    assert shown.code == 0 and "37.5 % less" in shown.out and str(out) in shown.err
-    assert "codebert-base" in out.read_text()
-
 
 def test_plan_lists_each_trial_when_asked(
     etude: Callable[..., Outcome], tmp_path: Path, corpus: Path

@@ -1,5 +1,6 @@
 """The plan as a document says each value of each grid with its reason, and the work that is shared."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from etude.sweep.document import grid_text, seconds_of, shared_line, write_plan
@@ -7,16 +8,19 @@ from etude.sweep.grid import load_sweep
 from etude.sweep.measure import measure
 from etude.sweep.search import foresee
 from etude.sweep.tree import build_tree
+from tests.conftest import Outcome
 from tests.sweeps import sweep_values, write_sweep
 
 PLAN = Path(__file__).parents[2] / "recipes" / "code-understanding-72.toml"
 
 
-def test_the_document_of_72_trials_has_counts_reasons_and_shared_work() -> None:
-    sweep = load_sweep(PLAN)
-    measured = measure(sweep)
-    tree = build_tree(measured.planned)
-    text = write_plan(sweep, measured, tree)
+def test_the_document_of_72_trials_has_counts_reasons_and_shared_work(
+    etude: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    sweep, out = load_sweep(PLAN), tmp_path / "plan.md"
+    shown = etude("sweep", "plan", PLAN, "--out", out)
+    assert shown.code == 0 and "37.5 % less" in shown.out and str(out) in shown.err
+    text = out.read_text("utf-8")
     assert "8 + 8 + 12 + 12 + 16 + 16 = 72 trials of 6 models" in text
     assert (
         "180.0 epochs of models in place of 288.0 (37.5 % less); 36 trials of 72 begin by themselves" in text
