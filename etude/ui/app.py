@@ -22,13 +22,10 @@ from etude.records.events import plain
 from etude.text import shorten
 from etude.ui.library import Library
 from etude.ui.listing import Listing
-from etude.ui.machine import Machine
 from etude.ui.programs import Programs
 from etude.ui.readings import Readings
 from etude.ui.requests import Requests, StateError
-from etude.ui.starting import Starts, places
 from etude.ui.static import Asset, read_assets
-from etude.ui.sweeps import Sweeps
 
 _MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 5_000, 60, 200, 10_000
 _FRAMES = 4  # of a fault, that are shown
@@ -131,7 +128,8 @@ def _handlers(library: Library, version: str, read_only: bool) -> list[tuple[str
 def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
     readings, programs = Readings(), Programs()
     listing = Listing(readings)
-    machine, sweeps = Machine(), Sweeps(programs)
+    machine = _once("machine", "Machine")
+    sweeps = _once("sweeps", "Sweeps", programs)
 
     def of_run(module: str, function: str) -> Handler:
         return lambda asked: _payload(module, function)(readings, library.run(asked.part["id"]))
@@ -177,26 +175,27 @@ def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str,
             asked.query.get("file", "log.txt"))),
         ("GET", "/api/compare", lambda asked: _payload("side_by_side", "compare")(
             library, programs, asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
-        ("GET", "/api/sweeps/{id}", lambda asked: sweeps.page(library, asked.part["id"])),
+        ("GET", "/api/sweeps/{id}", lambda asked: sweeps().page(library, asked.part["id"])),
         ("GET", "/api/sweeps/{id}/report.md", lambda asked: Download(
-            sweeps.report(library, asked.part["id"]), "text/markdown; charset=utf-8",
+            sweeps().report(library, asked.part["id"]), "text/markdown; charset=utf-8",
             f"{asked.part['id']}.md", _SANDBOX)),
-        ("GET", "/api/system", lambda asked: machine.page(library)),
+        ("GET", "/api/system", lambda asked: machine().page(library)),
         ("GET", "/api/schema", lambda asked: _payload("recipes", "schema")()),
     ]  # fmt: skip
 
 
 def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handler]]:
-    programs, starts = Programs(), Starts()
+    programs, starts = Programs(), _once("starting", "Starts")
 
     def folder() -> Path:
-        return places(library)[0]
+        found: Path = _payload("starting", "places")(library)[0]
+        return found
 
     def of_text(function: str, asked: Asked) -> Any:
         return _payload("recipes", function)(programs, asked.text("toml"), folder())
 
     def start(asked: Asked) -> Any:
-        return starts.start(library, asked.text("toml"), anew=asked.body.get("new") is True)
+        return starts().start(library, asked.text("toml"), anew=asked.body.get("new") is True)
 
     return [
         ("POST", "/api/runs/{id}/requests", lambda asked: requests.post(
@@ -208,8 +207,13 @@ def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handl
         ("POST", "/api/estimate", functools.partial(of_text, "estimate")),
         ("POST", "/api/rows", functools.partial(of_text, "preview")),
         ("POST", "/api/start", start),
-        ("GET", "/api/start/{start}", lambda asked: starts.look(library, asked.part["start"])),
+        ("GET", "/api/start/{start}", lambda asked: starts().look(library, asked.part["start"])),
     ]  # fmt: skip
+
+
+def _once(module: str, name: str, *given: Any) -> Callable[[], Any]:
+    """An object of a payload module, which is imported and made when it is first asked for."""
+    return functools.cache(lambda: _payload(module, name)(*given))
 
 
 def _payload(module: str, function: str) -> Callable[..., Any]:

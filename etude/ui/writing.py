@@ -94,6 +94,13 @@ def report(run: Run, address: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def report_text(run: Run) -> dict[str, Any]:
+    """The report of a run as HTML without its charts, and as Markdown. Raises: as `report`."""
+    path = report_folder(run) / "report.md"
+    text = durable.read_text(path, most_bytes=_REPORT_BYTES, follow=False)
+    return {"html": to_body(text, lambda *_: ""), "markdown": text, "written": path.stat().st_mtime}
+
+
 def report_file(run: Run, name: str) -> bytes:
     """A file of the report: report.md, report.html or a chart. Raises: InputError, MissingError."""
     if name not in ("report.md", "report.html") and not _CHART.fullmatch(name):

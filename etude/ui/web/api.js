@@ -23,7 +23,8 @@ export const address = (path) => path.replace(/^\//, "");
 /** The answer to a path, as `/api/runs`. @param {string} path @param {AbortSignal} [signal] @returns {Promise<any>} */
 export async function get(path, signal) {
   if (embedded) {
-    const found = embedded[path] ?? embedded[path.split("?")[0]];
+    const [base, query] = path.split("?");
+    const found = embedded[path] ?? embedded[`${base}?axis=${new URLSearchParams(query).get("axis") ?? "step"}`] ?? embedded[base];
     if (found === undefined) throw new Refused("this exported page does not hold that; the page of etude ui does", 404);
     return found;
   }
