@@ -106,6 +106,7 @@ function useKeys(help, nextTheme) {
     let isGoing = false;
     const press = (/** @type {KeyboardEvent} */ event) => {
       const at = /** @type {HTMLElement} */ (event.target);
+      if (event.key === "Escape") closeMenus(null);
       if (event.ctrlKey || event.metaKey || event.altKey || at.closest("input, textarea, select, dialog")) return;
       const place = PLACES[/** @type {"r"} */ (event.key)];
       if (isGoing && place) go(link(place));
@@ -119,9 +120,23 @@ function useKeys(help, nextTheme) {
       }
       isGoing = event.key === "g";
     };
+    const click = (/** @type {MouseEvent} */ event) => closeMenus(/** @type {Node} */ (event.target));
     document.addEventListener("keydown", press);
-    return () => document.removeEventListener("keydown", press);
+    document.addEventListener("click", click);
+    return () => {
+      document.removeEventListener("keydown", press);
+      document.removeEventListener("click", click);
+    };
   });
+}
+
+/** Close the menus that are open, but for the one that was clicked into. @param {Node | null} at */
+function closeMenus(at) {
+  for (const menu of /** @type {NodeListOf<HTMLDetailsElement>} */ (document.querySelectorAll("details.menu[open]"))) {
+    if (at && menu.contains(at)) continue;
+    if (!at && menu.contains(document.activeElement)) menu.querySelector("summary")?.focus();
+    menu.open = false;
+  }
 }
 
 render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));
