@@ -24,11 +24,12 @@ from etude.ui.trim import trim
 FILE = "recipe.toml"  # as problems name the text that is typed
 _RECIPE_BYTES = 1 << 20
 _MOST_CHANGES, _MOST_ROWS = 200, 20
-# The unit of a key by the last word of its name.
+# The unit of a key by the end of its name.
 _UNITS = {
     "steps": "steps", "epochs": "epochs", "bytes": "bytes", "characters": "characters", "tokens": "tokens",
-    "len": "tokens", "minutes": "minutes", "samples": "samples", "size": "samples", "ratio": "share",
+    "len": "tokens", "minutes": "minutes", "samples": "samples", "ratio": "share",
     "patience": "evaluations", "devices": "devices", "accumulation": "micro-batches", "window": "tokens",
+    "batch_size": "samples", "vocab_size": "tokens",
 }  # fmt: skip
 _PART = re.compile(r"\.\d+(?=\.|$)")
 
@@ -141,7 +142,8 @@ def why_of(key: str) -> str | None:
 
 def unit_of(key: str) -> str:
     """The unit of a key of the recipe; empty where it has none."""
-    return _UNITS.get(re.split(r"[._]", key)[-1], "")
+    words = re.split(r"[._]", key)
+    return _UNITS.get(words[-1]) or _UNITS.get("_".join(words[-2:]), "")
 
 
 def require_short(text: str) -> None:

@@ -109,6 +109,7 @@ def test_the_estimate_and_the_rows_are_those_of_the_commands(
 def test_keys_have_reasons_and_units() -> None:
     assert why_of("data.train.3.path") == recipe_keys()["data.train.0.path"].description
     assert why_of("no.such") is None
+    assert (unit_of("model.vocab_size"), unit_of("train.global_batch_size")) == ("tokens", "samples")
     assert (unit_of("train.seq_len"), unit_of("checkpoint.every_minutes"), unit_of("name")) == (
         "tokens", "minutes", ""
     )  # fmt: skip
