@@ -28,6 +28,7 @@ from etude.ui.requests import Requests, StateError
 from etude.ui.static import Asset, read_assets
 
 _MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 5_000, 60, 200, 10_000
+_MOST_STEPS, _DIGITS = 100, 15  # that are placed on an axis, and of a step
 _FRAMES = 4  # of a fault, that are shown
 _THREADS = 8  # that read files at once, so that a disk that hangs takes no more
 # What a stranger's run drew may be opened by its address alone: it may run nothing and load nothing.
@@ -48,6 +49,13 @@ class Asked:
         if len(found) > most:
             raise InputError(f"{key} has {len(found):,} names; ask for up to {most}")
         return found
+
+    def steps(self, key: str, most: int) -> list[int]:
+        """A list of steps. Raises: InputError if it is too long, or holds anything else."""
+        found = self.names(key, most)
+        if any(not (each.isascii() and each.isdecimal() and len(each) <= _DIGITS) for each in found):
+            raise InputError(f"{key} is {shorten(','.join(found), 40)!r}; give steps")
+        return [int(each) for each in found]
 
     def text(self, key: str) -> str:
         """A text of the body. Raises: InputError if it is none."""
@@ -104,30 +112,38 @@ def make_app(
     """
     assets = read_assets() if assets is None else assets
     limiter = functools.cache(lambda: anyio.CapacityLimiter(_THREADS))  # made in the loop that serves
+    listing = Listing(readings := Readings())
     once = functools.cache(told)
 
     def tell(error: Exception) -> None:
         once("".join(traceback.format_exception(error, limit=-_FRAMES)).rstrip())
 
+    @functools.cache
+    def watch() -> Any:  # made in the loop that serves
+        return _payload("events", "Watch")(library, lambda: listing.version(library), tell)
+
     routes = [
         Route("/", functools.partial(_serve_asset, assets, "index.html"), methods=["GET"]),
         Route("/static/{name:path}", functools.partial(_serve_asset, assets, None), methods=["GET"]),
-        Route("/api/events", functools.partial(_listen, library, [], tell), methods=["GET"]),
+        Route("/api/events", functools.partial(_listen, watch), methods=["GET"]),
     ]
-    for method, path, handler in _handlers(library, version, read_only):
+    for method, path, handler in _handlers(library, readings, listing, version, read_only):
         endpoint = functools.partial(_answer, handler, limiter, tell)
         routes.append(Route(path, endpoint, methods=[method]))
     return Router(routes, redirect_slashes=False, default=_not_found)
 
 
-def _handlers(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
+def _handlers(
+    library: Library, readings: Readings, listing: Listing, version: str, read_only: bool
+) -> list[tuple[str, str, Handler]]:
     """Method, path and function of each address."""
-    return [*_reading(library, version, read_only), *_writing(library, Requests())]
+    return [*_reading(library, readings, listing, version, read_only), *_writing(library, Requests())]
 
 
-def _reading(library: Library, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
-    readings, programs = Readings(), Programs()
-    listing = Listing(readings)
+def _reading(
+    library: Library, readings: Readings, listing: Listing, version: str, read_only: bool
+) -> list[tuple[str, str, Handler]]:
+    programs = Programs()
     machine = _once("machine", "Machine")
     sweeps = _once("sweeps", "Sweeps", programs)
 
@@ -229,7 +245,10 @@ def _series(library: Library, asked: Asked) -> Any:
     run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
     axis, low = asked.query.get("axis", "step"), asked.number("from", None, -1e18, 1e18)
     high, points = asked.number("to", None, -1e18, 1e18), asked.number("points", 1000, 2, _MOST_POINTS)
-    return _payload("series", "read_series")(run, names, axis, low=low, high=high, points=int(points or 2))
+    at = asked.steps("at", _MOST_STEPS)
+    return _payload("series", "read_series")(
+        run, names, axis, low=low, high=high, points=int(points or 2), at=at
+    )
 
 
 def _csv(library: Library, asked: Asked) -> Download:
@@ -312,18 +331,12 @@ async def _serve_asset(assets: dict[str, Asset], name: str | None, request: Requ
     return Response(asset.content, headers=headers, media_type=asset.kind)
 
 
-async def _listen(
-    library: Library, watch: list[Any], told: Callable[[Exception], None], request: Request
-) -> Response:
-    from etude.ui.events import Watch, listen
-
+async def _listen(watch: Callable[[], Any], request: Request) -> Response:
     asked = Asked({}, dict(request.query_params))
     try:
-        if not watch:  # made in the loop that serves
-            watch.append(Watch(library, told))
         runs, since = asked.names("runs", _MOST_RUNS), asked.names("since", _MOST_RUNS)
-        await anyio.to_thread.run_sync(library.runs)  # a look at the disk, not in the loop
-        return listen(watch[0], runs, since)
+        await anyio.to_thread.run_sync(watch().library.runs)  # a look at the disk, not in the loop
+        return _payload("events", "listen")(watch(), runs, since)  # type: ignore[no-any-return]
     except EtudeError as error:
         return problem(_status(error), shorten(error))
 

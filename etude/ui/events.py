@@ -69,6 +69,7 @@ class Watch:
     """The runs that somebody listens to, looked at by one task while there is anybody."""
 
     library: Library
+    version_of: Callable[[], str]  # of the list of runs
     told: Callable[[Exception], None] = lambda error: None
     seen: dict[str, _Seen] = field(default_factory=dict)
     version: str = ""
@@ -148,7 +149,7 @@ class Watch:
             except Exception as error:  # a fault of etude costs the others nothing
                 self.told(error)
         if is_slow:
-            version = self.library.version
+            version = self.version_of()
             is_new = is_new or version != self.version
             self.version = version
         return is_new

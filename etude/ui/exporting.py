@@ -106,21 +106,26 @@ def _answers(library: Library, readings: Readings, identity: str) -> dict[str, A
     found = {name: value for name, value in found.items() if value is not None}
     left, points = _RUN_BYTES - _size(found), _POINTS
     while True:
-        series = {f"{path}/series?axis={axis}": _series(run, axis, points) for axis in AXES}
+        series = {
+            f"{path}/series?axis={axis}": _series(run, axis, points, marked_steps(page)) for axis in AXES
+        }
         if _size(series) < left or points <= _FEWEST_POINTS:
             return {**found, **series}
         points //= 2
 
 
-def _series(run: Run, axis: str, points: int) -> dict[str, Any]:
-    """All series of a run, read to the end."""
-    while (found := read_series(run, (), axis, low=None, high=None, points=points)).get("read") not in (
-        None,
-        1,
-        1.0,
-    ):
+def _series(run: Run, axis: str, points: int, at: Sequence[int]) -> dict[str, Any]:
+    """All series of a run, read to the end, and the places of steps."""
+    while (found := read_series(run, (), axis, low=None, high=None, points=points, at=at))["read"] < 1:
         continue
     return _rounded(found)  # type: ignore[no-any-return]
+
+
+def marked_steps(page: dict[str, Any]) -> list[int]:
+    """The steps that the charts of a run mark: its best and the windows of its findings."""
+    best = [page["best"]["step"]] if page.get("best") else []
+    windows = [step for each in page.get("findings", ()) for step in each.get("window") or ()]
+    return list(dict.fromkeys([*best, *windows]))
 
 
 def _rounded(value: Any) -> Any:

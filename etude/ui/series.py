@@ -17,13 +17,22 @@ _CSV_ROWS = 2000
 
 
 def read_series(
-    run: Run, names: Sequence[str], axis: str, *, low: float | None, high: float | None, points: int
+    run: Run,
+    names: Sequence[str],
+    axis: str,
+    *,
+    low: float | None,
+    high: float | None,
+    points: int,
+    at: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Series between two places of an axis, each in at most twice as many buckets as `points`.
 
     Of a long journal that was never read it is what a second of reading gives, and `read` says which part.
     A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values. Of a
-    series that the run has not, there is nothing. Raises: InputError for another axis; as `Columns.update`.
+    series that the run has not, there is nothing. at: steps, whose places on the axis are told too.
+
+    Raises: InputError for another axis; as `Columns.update`.
     """
     place = _place_of(axis)
     columns = open_columns(run)
@@ -38,7 +47,8 @@ def read_series(
             "damaged_lines": columns.damaged,
             "left_out": columns.left_out,
         }
-        return {**told, "read": columns.part, "series": series}
+        places = {"at": _places(columns.steps, at, place)} if at else {}
+        return {**told, **places, "read": columns.part, "series": series}
 
 
 def csv_lines(run: Run, names: Sequence[str], axis: str) -> Iterator[bytes]:
@@ -80,6 +90,19 @@ def _series(
         "count": table.count, "bucket": 1, "x": _plain(rows[:, place], place),
         "mean": _finite(rows[:, column]), **_odd(rows, column, place),
     }  # fmt: skip
+
+
+def _places(table: Table, steps: Sequence[int], place: int) -> dict[int, float]:
+    """The place on an axis of each step that was reached; before the first one it is 0."""
+    if not table.count:
+        return {}
+    table.flush()
+    last, found = table.rows(table.count - 1, table.count)[0, 0], dict[int, float]()
+    for step in dict.fromkeys(steps):
+        if step <= last:
+            row = table.find(0, step, right=True) - 1
+            found[step] = 0.0 if row < 0 else float(table.rows(row, row + 1)[0, place])
+    return found
 
 
 def _buckets(table: Table, column: int, place: int, between: tuple[int, int], level: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import hashlib
 import html
 import os
 import re
+import stat
 import threading
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def report(run: Run, address: str) -> dict[str, Any]:
 
     address: of the charts, before their names. Raises: InputError if it cannot be made.
     """
-    folder = report_folder(run)
+    folder = _own_report(run) or report_folder(run)
     text = durable.read_text(folder / "report.md", most_bytes=_REPORT_BYTES, follow=False)
     charts = [name for name in sorted(os.listdir(folder)) if _CHART.fullmatch(name)]  # noqa: PTH208 names alone
 
@@ -96,7 +97,7 @@ def report(run: Run, address: str) -> dict[str, Any]:
 
 def report_text(run: Run) -> dict[str, Any]:
     """The report of a run as HTML without its charts, and as Markdown. Raises: as `report`."""
-    path = report_folder(run) / "report.md"
+    path = (_own_report(run) or report_folder(run)) / "report.md"
     text = durable.read_text(path, most_bytes=_REPORT_BYTES, follow=False)
     return {"html": to_body(text, lambda *_: ""), "markdown": text, "written": path.stat().st_mtime}
 
@@ -106,7 +107,25 @@ def report_file(run: Run, name: str) -> bytes:
     if name not in ("report.md", "report.html") and not _CHART.fullmatch(name):
         raise MissingError("the report has no file of this name")
     most = _CHART_BYTES if name.endswith(".svg") else _REPORT_BYTES
-    return durable.read_bytes(report_folder(run) / name, most_bytes=most, follow=False)
+    folder = (_own_report(run) if name != "report.html" else None) or report_folder(run)
+    return durable.read_bytes(folder / name, most_bytes=most, follow=False)
+
+
+def _own_report(run: Run) -> Path | None:
+    """The folder of the report that a run wrote, if its journal did not grow since.
+
+    To make one takes seconds, in a process of its own. Raises: InputError if the recipe was changed.
+    """
+    folder = run.path / "report"
+    try:
+        is_folder = stat.S_ISDIR(folder.lstat().st_mode)  # what is a link leads elsewhere
+        report, journal = (folder / "report.md").lstat(), (run.path / "journal.jsonl").lstat()
+    except OSError:
+        return None
+    if not is_folder or not stat.S_ISREG(report.st_mode) or report.st_mtime_ns < journal.st_mtime_ns:
+        return None
+    run.require_own_recipe()
+    return folder
 
 
 def report_folder(run: Run) -> Path:

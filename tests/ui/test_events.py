@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from etude.records.events import Control, Finding, Generation
 from etude.ui import connections, events, series
+from etude.ui.library import Library
+from etude.ui.listing import Listing
+from etude.ui.readings import Readings
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 from tests.ui.serving import Serving, serving
 
@@ -97,6 +102,26 @@ def test_the_list_hears_of_new_runs(tmp_path: Path) -> None:
         first = wait(heard, "runs")["version"]
         finished_run(tmp_path / "runs")
         assert wait(heard, "runs")["version"] != first
+
+
+def test_the_list_hears_of_figures_that_were_made_later(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs")
+    readings, library = Readings(), Library([tmp_path / "runs"])
+    listing = Listing(readings)
+
+    async def hear() -> list[str]:
+        watch = events.Watch(library, lambda: listing.version(library))
+        found = []
+        async for frame in watch.listen([], []):
+            if frame.startswith(b"event: runs"):
+                found.append(json.loads(frame.split(b"data: ")[1])["version"])
+                if len(found) == 2:
+                    break
+                await anyio.to_thread.run_sync(readings.summary, run, 60.0)
+        return found
+
+    before, after = anyio.run(hear)
+    assert before != after == listing.version(library)
 
 
 def test_a_comment_comes_while_nothing_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

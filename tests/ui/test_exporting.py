@@ -23,6 +23,7 @@ def test_the_answers_hold_all_that_the_pages_of_runs_ask_for(
     assert found[path]["offers"] == {"actions": [], "keys": []}
     assert len(found["/api/runs"]["runs"]) == 2
     assert found[f"{path}/series?axis=tokens"]["series"]["train/loss"]["count"] == 40
+    assert found[f"{path}/series?axis=epoch"]["at"] == {20: 1.0}  # the best
     assert {"/api/about", "/api/compare", f"{path}/samples", f"{path}/recipe", f"{path}/report",
             f"{path}/data", f"{path}/log"} <= found.keys()  # fmt: skip
     assert found["/api/about"]["read_only"]

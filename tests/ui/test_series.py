@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -56,6 +57,24 @@ def test_a_zoomed_range_leads_to_its_edges(long) -> None:  # type: ignore[no-unt
             "train/loss"
         ]
         assert len(found["x"]) <= 2
+
+
+@pytest.mark.parametrize("axis", ["step", "tokens", "seconds", "epoch"])
+def test_steps_have_places_on_every_axis(long, axis: str) -> None:  # type: ignore[no-untyped-def]
+    whole = read_series(
+        long, ["train/loss"], axis, low=None, high=None, points=5000, at=[0, 1, 777, 2000, 2001]
+    )
+    x = whole["series"]["train/loss"]["x"]
+    assert whole["at"] == {0: 0.0, 1: x[0], 777: x[776], 2000: x[1999]}
+    assert "at" not in read_series(long, ["train/loss"], axis, low=None, high=None, points=2)
+
+
+def test_steps_that_are_none_are_refused(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs").info["id"]
+    with serving(tmp_path / "runs") as served:
+        assert served.get(f"/api/runs/{run}/series?axis=epoch&at=10,20")["at"] == {"10": 0.5, "20": 1.0}
+        for odd in ("x", "-1", "1e3", "\u0663", "9" * 40, ",".join(map(str, range(101)))):
+            assert served.ask(f"/api/runs/{run}/series?at={quote(odd)}")[0] == 400
 
 
 def test_series_that_are_not_there_are_empty_and_all_are_given_without_names(tmp_path: Path) -> None:

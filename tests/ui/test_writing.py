@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from etude.errors import InputError, MissingError
 from etude.records.events import Generation
 from etude.records.store import Run
 from etude.report.write import write_report
+from etude.ui import writing
 from etude.ui.readings import Readings
 from etude.ui.writing import log, report, report_file, report_folder, samples
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
@@ -73,6 +75,29 @@ def test_the_report_is_that_of_the_command_and_the_run_folder_stays_as_it_is(tmp
     path = write_report(run)
     assert path.read_text("utf-8") == found["markdown"]
     assert path.with_name("loss.svg").read_bytes() == report_file(run, "loss.svg")
+
+
+def test_the_report_that_a_run_wrote_is_shown_until_its_journal_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*words: str, **given: object) -> None:
+        raise InputError("a report is made")
+
+    monkeypatch.setattr(writing, "run_command", refuse)
+    run = finished_run(tmp_path / "runs")
+    path = write_report(run)
+    found = report(run, "/r")
+    assert found["markdown"] == path.read_text("utf-8") and found["charts"]["loss.svg"] == "/r/loss.svg"
+    assert report_file(run, "loss.svg") == path.with_name("loss.svg").read_bytes()
+    later = path.stat().st_mtime_ns + 1
+    os.utime(run.path / "journal.jsonl", ns=(later, later))
+    with pytest.raises(InputError, match="a report is made"):
+        report(run, "/r")
+    os.utime(run.path / "journal.jsonl", ns=(later - 1, later - 1))
+    path.parent.rename(tmp_path / "elsewhere")
+    path.parent.symlink_to(tmp_path / "elsewhere")  # a link is not followed
+    with pytest.raises(InputError, match="a report is made"):
+        report(run, "/r")
 
 
 @pytest.mark.parametrize(

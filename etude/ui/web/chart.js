@@ -19,9 +19,9 @@ const SECONDS = [0.1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 
 const NEAR = "400px"; // charts nearer than this to the window exist
 
 /**
- * @param {{drawn: Drawn, view: View, onView: (values: any) => void, marks: Marks, feed: EventTarget, shared: string, theme: string, isTall?: boolean}} props
+ * @param {{drawn: Drawn, view: View, onView: (values: any) => void, marks: Marks, feed: EventTarget, shared: string, theme: string, isTall?: boolean, isWide?: boolean}} props
  */
-export function Chart({ drawn, view, onView, marks, feed, shared, theme, isTall }) {
+export function Chart({ drawn, view, onView, marks, feed, shared, theme, isTall, isWide }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const { isNear, width } = useBox(box);
   const { data, error, version } = useLines(drawn.lines, view, isNear ? width : 0, feed);
@@ -32,7 +32,7 @@ export function Chart({ drawn, view, onView, marks, feed, shared, theme, isTall 
   const runs = new Set(drawn.lines.map((line) => line.run));
   const csv = runs.size === 1 && !isExported && address(`/api/runs/${encodeURIComponent(drawn.lines[0].run)}/series.csv?${new URLSearchParams({ names: drawn.lines.map((line) => line.name).join(","), axis: view.axis })}`);
   const toggle = (/** @type {string} */ key) => setOff((/** @type {string[]} */ old) => (old.includes(key) ? old.filter((each) => each !== key) : [...old, key]));
-  return html`<figure class="chart" data-chart=${drawn.title}>
+  return html`<figure class="chart ${isWide ? "wide" : ""}" data-chart=${drawn.title}>
     <header><h3>${drawn.title}</h3>
       <button class="quiet" aria-pressed=${isTable} onClick=${() => setTable(!isTable)} aria-label="${drawn.title} as table">as table</button>
       ${csv && html`<a class="button quiet" href=${csv} download aria-label="${drawn.title} as CSV">CSV</a>`}

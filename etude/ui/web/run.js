@@ -11,6 +11,7 @@ import { change, link } from "./route.js";
 
 const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
 const DRAWN = /^[▁-█⠀-⣿\s]+$/; // a curve of characters, for terminals
+const MOST_PLACES = 100; // of steps that are asked for
 const FIGURES_AFTER = 5000, ENTRIES_AFTER = 500; // milliseconds until the run is read again
 
 /** The other tabs, fetched when they are first opened. @type {Record<string, [string, () => Promise<any>]>} */
@@ -88,7 +89,7 @@ function Charts({ run, id, query, feed, theme }) {
   const words = (query.q ?? "").toLowerCase();
   const shown = (run.charts ?? []).filter((/** @type {any} */ chart) => `${chart.title} ${chart.series.join(" ")}`.toLowerCase().includes(words));
   const onView = (/** @type {any} */ values) => change(values);
-  const marks = marksOf(run, view.axis, query.finding);
+  const marks = marksOf(run, usePlaces(run, id, view.axis), query.finding);
   return html`<div class="split"><div>
     ${run.findings?.length > 0 && html`<${Findings} findings=${run.findings} chosen=${query.finding} onChoose=${(/** @type {any} */ index) => change({ finding: index })} />`}
     <div class="tools">
@@ -99,7 +100,7 @@ function Charts({ run, id, query, feed, theme }) {
       <span class="grow"></span>
       <input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
     </div>
-    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} drawn=${drawnOf(chart, id, query.log === "1")} view=${view} onView=${onView} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
+    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} isWide=${chart.key === "loss"} drawn=${drawnOf(chart, id, query.log === "1")} view=${view} onView=${onView} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
   </div><aside class="stack">
     <${Criteria} criteria=${run.criteria ?? []} />
     <${Scores} scores=${run.scores ?? []} />
@@ -210,18 +211,36 @@ function drawnOf(chart, id, isLog) {
 /** @param {string} name @param {string} [label] */
 export const labelOf = (name, label) => label ?? name.replace(/^train\//, "training ").replace("/", " ").replaceAll("_", " ").trim();
 
-/** What a chart marks, in the axis that is shown: steps stand for themselves and for epochs. @param {any} run @param {string} axis @param {string | undefined} chosen */
-function marksOf(run, axis, chosen) {
-  const scale = axis === "step" ? 1 : axis === "epoch" && run.steps_per_epoch ? 1 / run.steps_per_epoch : null;
+/** The place of a step on the axis that is shown, or null while it is not known. @param {any} run @param {string} id @param {string} axis @returns {(step: number) => number | null} */
+function usePlaces(run, id, axis) {
+  const [found, setFound] = useState(/** @type {{axis: string, at: Record<string, number>}} */ ({ axis: "", at: {} }));
+  const windows = (run.findings ?? []).flatMap((/** @type {any} */ each) => each.window ?? []);
+  const steps = [...new Set([...(run.best ? [run.best.step] : []), ...windows])].slice(0, MOST_PLACES).join(",");
+  useEffect(() => {
+    if (axis === "step" || steps === "") return undefined;
+    const asked = new AbortController();
+    const query = new URLSearchParams({ names: "train/loss", axis, points: "2", at: steps });
+    get(`/api/runs/${encodeURIComponent(id)}/series?${query}`, asked.signal).then(
+      (answer) => setFound({ axis, at: answer.at ?? {} }),
+      () => {}, // the charts, which ask the same, say why
+    );
+    return () => asked.abort();
+  }, [run, axis, steps]);
+  return (step) => (axis === "step" ? step : found.axis === axis ? found.at[step] ?? null : null);
+}
+
+/** What a chart marks, where steps have a place. @param {any} run @param {(step: number) => number | null} place @param {string | undefined} chosen */
+function marksOf(run, place, chosen) {
   const tones = { error: "bad", warning: "warn", info: "muted" };
-  const found = scale === null || chosen === undefined ? [] : [run.findings?.[Number(chosen)]].filter((each) => each?.window);
-  const windows = found.map((/** @type {any} */ each) => [each.window[0] * (scale ?? 1), each.window[1] * (scale ?? 1), tones[/** @type {"error"} */ (each.severity)] ?? "muted"]);
+  const found = chosen === undefined ? [] : [run.findings?.[Number(chosen)]].filter((each) => each?.window);
+  const windows = found.map((/** @type {any} */ each) => [...each.window.map(place), tones[/** @type {"error"} */ (each.severity)] ?? "muted"]).filter((each) => !each.includes(null));
+  const best = run.best ? place(run.best.step) : null;
   return (/** @type {any} */ chart) => {
-    const ofBest = run.best && scale !== null && chart.series.includes(`validation/${run.best.metric}`);
+    const ofBest = best !== null && chart.series.includes(`validation/${run.best.metric}`);
     const ofClip = typeof run.clip === "number" && chart.series.some((/** @type {string} */ name) => name.endsWith("grad_norm"));
     return {
       windows,
-      best: ofBest ? { x: run.best.step * (scale ?? 1), y: run.best.value } : null,
+      best: ofBest ? { x: best, y: run.best.value } : null,
       level: ofClip ? { y: run.clip, label: `clipped at ${run.clip}` } : null,
     };
   };

@@ -61,6 +61,16 @@ def test_a_finding_opens_and_shades_its_window(tmp_path: Path, look: Look) -> No
             "8 to 12",
         ):
             assert words in shown
+        for axis in ("step", "tokens", "seconds", "epoch"):
+            window.go(f"#/run/{writer.run.info['id']}?axis={axis}&finding=0")
+            window.until(f"{_LAST} !== undefined && {_SHADES}.join() === 'false,true,false'")
+
+
+# Where a canvas has any colour below the upper edge of its plot: at three of 20 steps, each of the same length.
+_SHADES = """[0.2, 0.5, 0.9].map((share) => {
+  const { plot } = document.querySelector('[data-chart="Learning rate"] .plot'), { left, top, width } = plot.bbox;
+  return plot.ctx.getImageData(left + share * width, top + 3, 1, 1).data[3] > 0;
+})"""
 
 
 def test_a_chart_is_read_by_keyboard_as_words_as_table_and_as_csv(tmp_path: Path, look: Look) -> None:
