@@ -207,8 +207,16 @@ def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handl
         found: Path = _payload("starting", "places")(library)[0]
         return found
 
-    def of_text(function: str, asked: Asked) -> Any:
-        return _payload("recipes", function)(programs, asked.text("toml"), folder())
+    def estimate(asked: Asked) -> Any:
+        return _payload("recipes", "estimate")(programs, asked.text("toml"), folder())
+
+    def rows(asked: Asked) -> Any:
+        given = None
+        if "path" in asked.body:
+            given = _payload("recipes", "Given")(asked.text("path"))
+        elif "rows" in asked.body:
+            given = _payload("recipes", "Given")(asked.text("name"), asked.text("rows"))
+        return _payload("recipes", "preview")(programs, asked.text("toml"), folder(), given=given)
 
     def start(asked: Asked) -> Any:
         return starts().start(library, asked.text("toml"), anew=asked.body.get("new") is True)
@@ -220,8 +228,8 @@ def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handl
             library.run(asked.part["id"]), asked.part["request"])),
         ("POST", "/api/check", lambda asked: _payload("recipes", "check")(
             asked.text("toml"), folder(), asked.changes())),
-        ("POST", "/api/estimate", functools.partial(of_text, "estimate")),
-        ("POST", "/api/rows", functools.partial(of_text, "preview")),
+        ("POST", "/api/estimate", estimate),
+        ("POST", "/api/rows", rows),
         ("POST", "/api/start", start),
         ("GET", "/api/start/{start}", lambda asked: starts().look(library, asked.part["start"])),
     ]  # fmt: skip

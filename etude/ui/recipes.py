@@ -1,8 +1,10 @@
 """Recipes on the page: differences, the schema as a form, problems by key as one types, and estimates."""
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from etude.errors import EtudeError, InputError, Problem, RecipeError
 from etude.recipe.edit import edit
 from etude.recipe.json_schema import json_schema
 from etude.recipe.keys import recipe_keys
-from etude.recipe.load import flatten, parse_recipe, to_toml
+from etude.recipe.load import flatten, parse_recipe, to_toml, with_changes
 from etude.recipe.rates import advise_rate
 from etude.recipe.schema import Recipe
 from etude.recipe.settings import is_default, shown_settings
 from etude.records.events import plain
 from etude.records.store import Run
 from etude.report.compare import differing_settings
+from etude.text import shorten
 from etude.ui.programs import Program, Programs, SupersededError, problem_of
 from etude.ui.trim import trim
 
@@ -118,20 +121,58 @@ def estimate(programs: Programs, text: str, folder: Path) -> dict[str, Any]:
     return trim({**answer, "superseded": False})
 
 
-def preview(programs: Programs, text: str, folder: Path, rows: int = 3) -> dict[str, Any]:
+def preview(
+    programs: Programs, text: str, folder: Path, rows: int = 3, given: "Given | None" = None
+) -> dict[str, Any]:
     """The first samples of a recipe as they are trained on, as `etude data show` shows them.
 
-    Raises: RecipeError if it has problems.
+    given: a file in place of the training data. Raises: RecipeError if the recipe has problems.
     """
     require_short(text)
     recipe = parse_recipe(text, FILE, folder)
+    count = f"--rows={max(min(rows, _MOST_ROWS), 1)}"
     try:
-        count = f"--rows={max(min(rows, _MOST_ROWS), 1)}"
-        return trim({"samples": _ask(programs.rows, recipe, "data", "show", FILE, count)})
+        with given.source(folder) if given else contextlib.nullcontext() as path:
+            if path is not None:
+                recipe = _with_rows(recipe, path)
+            return trim({"samples": _ask(programs.rows, recipe, "data", "show", FILE, count)})
     except SupersededError:
         return {"superseded": True}
     except EtudeError as error:
         return {"problem": str(error)}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file of rows that is looked at: the text of one that was sent, or the path of one that is here."""
+
+    name: str
+    text: str | None = None
+
+    @contextlib.contextmanager
+    def source(self, folder: Path) -> Iterator[Path]:
+        """Its path, which begins in a folder; a text is a file while the block runs.
+
+        Raises: InputError, which names the file as it was given.
+        """
+        if self.text is None:
+            yield folder / self.name
+            return
+        with durable.temporary_folder("etude-rows-") as place:
+            kind = re.search(r"\.[A-Za-z0-9]{1,8}\Z", self.name)
+            path = place / f"rows{kind[0].lower() if kind else '.txt'}"
+            durable.write_file(path, self.text.encode("utf-8", "replace"))
+            try:
+                yield path
+            except InputError as error:
+                raise InputError(str(error).replace(str(path), shorten(self.name, 80))) from None
+
+
+def _with_rows(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with a file for all its sources of training, read as the first of them is."""
+    first = recipe.to_dict()["data"]["train"][0] if recipe.data.train else {}
+    kept = {key: value for key, value in first.items() if key not in ("path", "source", "glob")}
+    return with_changes(recipe, {"data.train": [{**kept, "path": str(path)}]})
 
 
 def why_of(key: str) -> str | None:

@@ -26,6 +26,27 @@ def test_keys_are_set_where_they_stand_or_added() -> None:
     }  # fmt: skip
 
 
+def test_entries_of_lists_and_sections_by_name_are_added_and_taken_out() -> None:
+    changes = {
+        "data.train.1.path": "y", "data.train.1.format": "text", "data.test.0.path": "z", "notify.0.kind": "slack",
+        "tasks.a.objective": "masked", "tasks.a.loss.focal_gamma": 1.0, "loss.class_weights.0": 2.0,
+    }  # fmt: skip
+    edited = edit(TEXT, changes, {})
+    assert tomllib.loads(edited) == {
+        "name": "a", "optim": {"learning_rate": 0.02}, "notify": [{"kind": "slack"}],
+        "data": {"train": [{"path": "x.jsonl"}, {"path": "y", "format": "text"}], "test": [{"path": "z"}]},
+        "tasks": {"a": {"objective": "masked", "loss": {"focal_gamma": 1.0}}},
+        "loss": {"class_weights": {"0": 2.0}},
+    }  # fmt: skip
+    taken = tomllib.loads(edit(edited, {"data.train.0": None, "tasks.a": None}, {}))
+    assert taken["data"]["train"] == [{"path": "y", "format": "text"}] and taken.get("tasks", {}) == {}
+    inline = edit('[data]\ntrain = [{path = "x"}]\n', {"data.train.1.path": "y"}, {})
+    assert tomllib.loads(inline)["data"]["train"] == [{"path": "x"}, {"path": "y"}]
+    for key in ("data.train.3.path", "data.train.x.path", "name.0", "data.train.7"):
+        with pytest.raises((LookupError, ValueError, TypeError, AttributeError)):
+            edit(TEXT, {key: "w"}, {})
+
+
 def test_reasons_cannot_break_out_of_their_comment() -> None:
     edited = edit(
         TEXT,

@@ -8,7 +8,7 @@ from etude.errors import RecipeError
 from etude.recipe.keys import recipe_keys
 from etude.records.store import Run
 from etude.ui.programs import Programs
-from etude.ui.recipes import check, estimate, preview, run_recipe, schema, unit_of, why_of
+from etude.ui.recipes import Given, check, estimate, preview, run_recipe, schema, unit_of, why_of
 from tests.conftest import Outcome
 from tests.report.runs import finished_run
 
@@ -104,6 +104,22 @@ def test_the_estimate_and_the_rows_are_those_of_the_commands(
     assert "gone.jsonl" in preview(programs, gone, corpus.parent)["problem"]
     with pytest.raises(RecipeError):
         estimate(programs, "name = 1", corpus.parent)
+
+
+def test_the_rows_of_another_file_are_read_as_those_of_the_recipe(
+    tmp_path: Path, corpus: Path, write_recipe: Callable[..., Path]
+) -> None:
+    text, programs = write_recipe().read_text(), Programs()
+    other = tmp_path / "other.jsonl"
+    lines = [json.dumps({"text": f"def sent_{n}(a):\n    return a + {n}"}) for n in range(60)]
+    other.write_text("\n".join(lines))
+    by_path = preview(programs, text, tmp_path, given=Given("other.jsonl"))
+    assert "sent_" in "".join(part["text"] for part in by_path["samples"][0]["parts"])
+    by_text = preview(programs, text, tmp_path, given=Given("../x/mine.JSONL", "\n".join(lines)))
+    assert by_text == by_path
+    bad = preview(programs, text, tmp_path, given=Given("mine.jsonl", '{"text": "a"}\n{"text": '))
+    assert "mine.jsonl" in bad["problem"] and "/rows" not in bad["problem"]
+    assert "gone.jsonl" in preview(programs, text, tmp_path, given=Given("gone.jsonl"))["problem"]
 
 
 def test_keys_have_reasons_and_units() -> None:

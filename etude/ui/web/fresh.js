@@ -8,6 +8,7 @@ import { Icon, Loading, Problem, useAnswer } from "./parts.js";
 import { change, go, link } from "./route.js";
 
 const AFTER_TYPING = 400, BEFORE_ESTIMATE = 1200; // milliseconds of stillness
+const MOST_SENT = 1_000_000; // bytes of recipe and rows in a question
 const FIRST = ["", "data.train", "train", "optim"]; // sections that are open
 
 /** @param {{query: Record<string, string>}} props */
@@ -27,18 +28,14 @@ function Form({ sections, first, query }) {
   const problems = checked?.problems ?? [];
   const byKey = useMemo(() => new Map(problems.filter((/** @type {any} */ each) => each.key).map((/** @type {any} */ each) => [each.key, each])), [problems]);
   const words = (query.q ?? "").toLowerCase();
-  const shown = sections.filter((section) => !section.is_named).map((section) => ({ ...section, keys: section.keys.filter((/** @type {any} */ each) => `${each.key} ${each.why}`.toLowerCase().includes(words)) })).filter((section) => section.keys.length);
-  const named = sections.filter((section) => section.is_named).map((section) => section.name);
+  const shown = grouped(sections).map((section) => ({ ...section, keys: section.keys.filter((/** @type {any} */ each) => `${each.key} ${each.why}`.toLowerCase().includes(words)) })).filter((section) => section.keys.length);
   return html`<div class="tools"><input type="search" placeholder="Find a key" aria-label="find a key" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
       <span class="muted" role="status">${!checked ? "checking …" : problems.length ? `${problems.length} to mend` : "no problem found"}</span></div>
     <div class="split fresh"><form class="stack" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()} aria-label="recipe">
       ${shown.map((section) => html`<details key=${section.name} class="section" open=${words !== "" || FIRST.includes(section.name) || undefined}>
         <summary><h2>${section.name || "the run"}</h2><span class="muted">${section.why}</span></summary>
-        ${section.keys.map((/** @type {any} */ each) => {
-          const key = section.is_list ? `${section.name}.0.${each.name}` : each.key;
-          return html`<${Field} key=${key} place=${key} field=${each} given=${checked?.given?.[key]} value=${checked?.values?.[key]} problem=${byKey.get(key) ?? byKey.get(each.key)} onValue=${(/** @type {any} */ value) => edit({ [key]: value })} />`;
-        })}</details>`)}
-      ${named.length > 0 && html`<p class="muted small">Sections by name (${named.join(", ")}) are written in the TOML.</p>`}
+        ${section.is_list || section.is_named ? html`<${Entries} section=${section} checked=${checked} byKey=${byKey} edit=${edit} />`
+          : section.keys.map((/** @type {any} */ each) => html`<${Field} key=${each.key} place=${each.key} field=${each} given=${checked?.given?.[each.key]} value=${checked?.values?.[each.key]} problem=${byKey.get(each.key)} onValue=${(/** @type {any} */ value) => edit({ [each.key]: value })} />`)}</details>`)}
     </form>
     <aside class="stack"><${Start} toml=${toml} problems=${problems} isChecked=${checked !== null} />
       <${Problem} error=${error} />
@@ -48,6 +45,44 @@ function Form({ sections, first, query }) {
       <section><h2>TOML</h2><textarea rows="20" spellcheck="false" aria-label="the recipe as TOML" value=${toml} onInput=${(/** @type {any} */ event) => setToml(event.target.value)}></textarea></section>
       <${Preview} toml=${toml} isSound=${checked !== null && !problems.length} />
     </aside></div>`;
+}
+
+/** Sections, in which those of a list or by name hold the keys of the sections within them. @param {any[]} sections */
+function grouped(sections) {
+  const many = sections.filter((section) => section.is_list || section.is_named);
+  const outer = (/** @type {any} */ section) => many.find((each) => section.name.startsWith(`${each.name}.`));
+  return sections.filter((section) => !outer(section)).map((section) => ({
+    ...section,
+    keys: [section, ...sections.filter((each) => many.includes(section) && outer(each) === section)].flatMap((/** @type {any} */ each) => each.keys),
+  }));
+}
+
+/** The entries of a list, or the sections by name, and how one is added. @param {{section: any, checked: any, byKey: Map<string, any>, edit: (changes: Record<string, any>) => void}} props */
+function Entries({ section, checked, byKey, edit }) {
+  const [added, setAdded] = useState(/** @type {string[]} */ ([]));
+  const [name, setName] = useState("");
+  const start = `${section.name}.`;
+  const written = new Set(Object.keys(checked?.given ?? {}).filter((key) => key.startsWith(start)).map((key) => key.slice(start.length).split(".")[0]));
+  const entries = [...new Set([...(section.is_list ? ["0"] : []), ...written, ...added])];
+  const next = section.is_list ? String(entries.length) : name.trim();
+  const isFree = /^[A-Za-z0-9_-]+$/.test(next) && !entries.includes(next) && (!section.is_list || written.size === entries.length);
+  const add = () => {
+    setAdded([...added, next]);
+    setName("");
+  };
+  const remove = (/** @type {string} */ entry) => {
+    setAdded(section.is_list ? [] : added.filter((/** @type {any} */ each) => each !== entry));
+    if (written.has(entry)) edit({ [start + entry]: null });
+  };
+  const titleOf = (/** @type {string} */ entry) => (section.is_list ? `${section.name}, ${Number(entry) + 1}` : start + entry);
+  return html`${entries.map((entry) => html`<fieldset key=${entry} class="entry" aria-label=${titleOf(entry)}>
+      ${(entries.length > 1 || section.is_named) && html`<div class="line"><h3>${titleOf(entry)}</h3><button class="quiet" aria-label="take out ${titleOf(entry)}" onClick=${() => remove(entry)}>take out</button></div>`}
+      ${section.keys.map((/** @type {any} */ each) => {
+        const key = `${start}${entry}${each.key.slice(section.name.length)}`;
+        return html`<${Field} key=${key} place=${key} field=${each} given=${checked?.given?.[key]} value=${checked?.values?.[key]} problem=${byKey.get(key) ?? (entry === "0" ? byKey.get(each.key) : undefined)} onValue=${(/** @type {any} */ value) => edit({ [key]: value })} />`;
+      })}</fieldset>`)}
+    <div class="line add">${section.is_named && html`<input aria-label="name of a section of ${section.name}" placeholder="name" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} />`}
+      <button disabled=${!isFree} onClick=${add}>${section.is_list ? `Add one more of ${section.name}` : `Add to ${section.name}`}</button></div>`;
 }
 
 /** The answer to the last text, and `edit`, by which the server changes keys and leaves comments. @param {string} toml @param {(toml: string) => void} setToml */
@@ -153,13 +188,43 @@ function Estimate({ toml, isSound }) {
 
 /** @param {{toml: string, isSound: boolean}} props */
 function Preview({ toml, isSound }) {
-  const [state, setState] = useState({ samples: /** @type {any[] | null} */ (null), error: /** @type {Error | null} */ (null), isAsking: false });
-  const look = () => {
-    setState({ samples: null, error: null, isAsking: true });
-    post("/api/rows", { toml }).then((value) => setState({ samples: value.samples ?? value.rows ?? [], error: value.problem ? new Error(value.problem) : null, isAsking: false }), (error) => setState({ samples: null, error, isAsking: false }));
+  const [state, setState] = useState({ samples: /** @type {any[] | null} */ (null), error: /** @type {Error | null} */ (null), of: "", isAsking: false });
+  const [path, setPath] = useState("");
+  const look = (/** @type {any} */ given, of = "the recipe") => {
+    setState({ samples: null, error: null, of, isAsking: true });
+    post("/api/rows", { toml, ...given }).then(
+      (value) => !value.superseded && setState({ samples: value.problem ? null : value.samples ?? [], error: value.problem ? new Error(value.problem) : null, of, isAsking: false }),
+      (error) => setState({ samples: null, error, of, isAsking: false }),
+    );
   };
-  return html`<section><h2>Rows</h2><button disabled=${!isSound || state.isAsking} onClick=${look}>${state.isAsking ? "Reading …" : "Show the first rows"}</button>
+  const send = async (/** @type {File} */ file) => {
+    const { text, isWhole } = await beginningOf(file, MOST_SENT - sizeIn(toml));
+    look({ name: file.name, rows: text }, isWhole ? file.name : `the beginning of ${file.name}`);
+  };
+  const isOff = !isSound || state.isAsking;
+  return html`<section><h2>Rows</h2><div class="stack small-steps">
+    <button disabled=${isOff} onClick=${() => look({})}>Show the first rows</button>
+    <form class="line" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); look({ path: path.trim() }, path.trim()); }}>
+      <input aria-label="path of another file or folder" placeholder="path of another file or folder" value=${path} onInput=${(/** @type {any} */ event) => setPath(event.target.value)} />
+      <button disabled=${isOff || !path.trim()}>Show its rows</button></form>
+    <label class="line"><span class="muted">or of a text file to send</span><input type="file" disabled=${isOff} onChange=${(/** @type {any} */ event) => event.target.files[0] && send(event.target.files[0])} /></label>
+    <p class="small muted" role="status">${!isSound ? "They come when the recipe has no problem." : state.isAsking ? "Reading …" : state.samples ? `Rows of ${state.of}` : "Another file is read as the first source of the recipe is."}</p></div>
     <${Problem} error=${state.error} />${state.samples && html`<${Rows} samples=${state.samples} />`}</section>`;
+}
+
+/** The bytes of a text within JSON. @param {string} text */
+const sizeIn = (text) => new Blob([JSON.stringify(text)]).size;
+
+/** As many lines of a file as may be sent. @param {File} file @param {number} most bytes within JSON */
+async function beginningOf(file, most) {
+  let text = await file.slice(0, most).text();
+  let isWhole = file.size <= most;
+  while (sizeIn(text) > most || (!isWhole && !text.endsWith("\n") && text.includes("\n"))) {
+    isWhole = false;
+    const share = Math.min(most / sizeIn(text), 1);
+    text = text.slice(0, text.lastIndexOf("\n", Math.floor(share * text.length) - 2) + 1) || text.slice(0, Math.floor(0.9 * share * text.length));
+  }
+  return { text, isWhole };
 }
 
 /** @param {{toml: string, problems: any[], isChecked: boolean}} props */

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,8 +92,32 @@ def test_a_form_tells_its_problems_by_key_and_starts_a_run(tmp_path: Path, look:
         window.wait("text=no problem found")
         written = text.input_value()
         assert "global_batch_size = 4" in written and "# mine" in written
+        _add_and_take_out(window, text)
+        rows = "\n".join(json.dumps({"text": f"def sent_{n}(a):\n    return a"}) for n in range(60))
+        file = {"name": "mine.jsonl", "mimeType": "text/plain", "buffer": rows.encode()}
+        window.page.get_by_label("or of a text file to send").set_input_files([file])
+        window.wait("text=Rows of mine.jsonl")
+        assert "def sent_" in window.text("aside .timeline")
         window.page.get_by_role("button", name="Start the run").click()
         window.until("location.hash.startsWith('#/run/fresh-')")
         window.wait("h1:has-text('fresh-')")
         window.wait(".head .state:has-text('finished')")
         window.until("document.querySelector('[data-chart=Loss] .plot').plot?.data[0].at(-1) === 2")
+
+
+def _add_and_take_out(window: Window, text: Any) -> None:
+    """Add a second source and a task in the form, and take both out again."""
+    before, page = text.input_value(), window.page
+    page.get_by_role("button", name="Add one more of data.train").click()
+    page.locator("[id='field-data.train.1.path']").fill("other.jsonl")
+    window.until("document.querySelector('textarea').value.includes('other.jsonl')")
+    page.get_by_role("button", name="take out data.train, 2").click()
+    page.locator("summary:has-text('several tasks')").click()
+    page.get_by_label("name of a section of tasks").fill("sorting")
+    page.get_by_role("button", name="Add to tasks").click()
+    page.locator("[id='field-tasks.sorting.objective']").select_option("masked")
+    window.until("document.querySelector('textarea').value.includes('[tasks.sorting]')")
+    page.get_by_role("button", name="take out tasks.sorting").click()
+    window.until("!/sorting|other/.test(document.querySelector('textarea').value)")
+    window.wait("text=no problem found")
+    assert tomllib.loads(text.input_value()) | {"tasks": {}} == tomllib.loads(before) | {"tasks": {}}
