@@ -120,7 +120,9 @@ def parse_json(text: str, path: Path) -> Any:
     except RecursionError:
         raise InputError(f"{path} is nested too deeply to be read") from None
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {str(error)[:120]}") from None
+        # Python's own word on a long number names a function of Python.
+        why = str(error)[:120] if isinstance(error, json.JSONDecodeError) else "a number is too long"
+        raise InputError(f"{path} is not valid JSON: {why}") from None
 
 
 def read_json_object(

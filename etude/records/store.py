@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,6 +24,7 @@ from etude import durable
 from etude.errors import InputError, MissingError, RecipeError, StorageError
 from etude.recipe.load import load_recipe, recipe_hash, to_toml, values_hash
 from etude.recipe.schema import Recipe
+from etude.recipe.toml import parse
 from etude.records import shape
 from etude.records.environment import CONDITIONS
 from etude.records.events import Event
@@ -111,8 +111,8 @@ class Run:
             known.add(self.environment.get("recipe_hash"))
         try:
             text = durable.read_text(path, most_bytes=_RECIPE_BYTES, follow=False)
-            found = values_hash(tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+            found = values_hash(parse(text, path.name))
+        except (RecipeError, RecursionError, ValueError):
             found = "no TOML"
         if found in known or None in known:  # None: written before there was a hash
             return

@@ -298,7 +298,8 @@ class Columns:
         count = self.steps.find(0, event.step, right=True)
         near = self.steps.rows(max(count - mean_steps(self._window, count), 0), count)[:, [_LOSS, _WEIGHT]]
         kept = near[near[:, 1] > 0]
-        return event.loss - float(np.average(kept[:, 0], weights=kept[:, 1])) if len(kept) else None
+        with np.errstate(invalid="ignore", over="ignore"):  # of losses that are not finite there is no mean
+            return event.loss - float(np.average(kept[:, 0], weights=kept[:, 1])) if len(kept) else None
 
     def _load(self) -> None:
         """Take the columns of the cache, if they are of this journal and this version.

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import anyio.to_thread
-import numpy as np
 from starlette.responses import StreamingResponse
 
 from etude.errors import EtudeError, InputError
@@ -45,6 +44,7 @@ _SLOWLY = 4  # looks between two at the lock of a run, and at all runs
 _MOST_RUNS = 50
 _MOST_BYTES = 4 << 20  # of a journal that a listener has missed; beyond it is told to ask again
 _MOST_ROWS = 5000
+_GOING_ON = ("running", "paused")
 _MOST_FRAMES = 200  # made for one listener and kept for the others
 _KINDS: dict[str, type[Event]] = {
     "findings": Finding, "controls": Control, "samples": Generation, "checkpoints": CheckpointSaved,
@@ -94,7 +94,10 @@ class Watch:
                     if seen.size != places[run]:
                         yield await self._frames_of(run, places[run], seen.size)
                         places[run] = seen.size
-                    if told.get(run) != (now := (seen.state, seen.heartbeat, seen.step)):
+                    # A process that hangs changes nothing but the age of its heartbeat.
+                    age = time.time() - seen.heartbeat if seen.state in _GOING_ON else 0.0
+                    now = (seen.state, seen.heartbeat, seen.step, age // COMMENT_SECONDS)
+                    if told.get(run) != now:
                         told[run] = now
                         yield _frame("state", _state(run, seen))
                 if self.version and version != self.version:
@@ -238,12 +241,7 @@ def _points(columns: Columns, place: int) -> dict[str, Any] | None:
                 kept = rows[~is_missing(rows[:, column])]
                 if len(kept) and name != "weight":
                     x = {axis: kept[:, index].tolist() for index, axis in enumerate(AXES)}
-                    known = np.isfinite(kept[:, column]).tolist()
-                    y = [
-                        value if is_known else None
-                        for value, is_known in zip(kept[:, column].tolist(), known)
-                    ]
-                    series[name] = {"x": x, "y": y}
+                    series[name] = {"x": x, "y": plain(kept[:, column].tolist())}
     return series
 
 

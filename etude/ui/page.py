@@ -1,8 +1,8 @@
 """The page of a run: figures, charts, findings, decisions, criteria, scores, and what it can be asked."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,16 +13,19 @@ from etude.recipe.keys import recipe_keys
 from etude.recipe.load import flatten
 from etude.records.changes import last_values
 from etude.records.events import (
+    SEVERITIES,
     Attempt,
     CheckpointSaved,
     Control,
     Event,
     Finding,
     Forecast,
+    Scores,
     Step,
     plain,
 )
 from etude.records.folder import as_argument
+from etude.records.ledger import Entry
 from etude.records.store import Run
 from etude.report.criteria import criteria_at_end, state_of_criteria
 from etude.report.findings import where
@@ -43,6 +46,7 @@ _PATIENCE_SECONDS = 2.0
 _RUNNING = ("pause", "stop", "checkpoint", "evaluate", "generate", "set", "note")
 _PAUSED = ("resume", "stop")
 _MOST_CHARTS = 60
+_MOST_FINDINGS, _MOST_LABELS = 1000, 60  # of findings that a page can list, and of a matrix that it can show
 _SKIPS = "leaves out the batches of so many steps, once"
 _UNITS = {
     "optim.learning_rate": "", "train.max_grad_norm": "", "data.skip_steps": "steps", "train.steps": "steps",
@@ -67,7 +71,9 @@ def run_page(library: "Library", readings: Readings, identity: str) -> dict[str,
     parts["children"] = _children(library, run)
     parts["damaged"] = summary["damaged_lines"] if summary else []
     parts["unread"] = "; ".join(dict.fromkeys(problems)) or None
-    return trim(plain(parts))
+    left_out = parts.pop("left_out", [])
+    found = trim(plain(parts))
+    return found | ({"cut": [*left_out, *found.get("cut", [])]} if left_out else {})
 
 
 def _try(problems: list[str], read: Callable[[], T]) -> T | None:
@@ -114,10 +120,7 @@ def _course(history: History, summary: Summary | None) -> dict[str, Any]:
         ],
         "epochs": history.run.recipe.train.epochs, "steps_per_epoch": last and last.steps_per_epoch,
         "steps": last and last.steps, "log_every_steps": history.run.recipe.records.log_every_steps,
-        "findings": [
-            {**asdict(each.event), "time": each.time, "where": where(each.event)}
-            for each in entries if isinstance(each.event, Finding)
-        ],
+        **_findings(entries),
         "controls": [
             {**asdict(each.event), "time": each.time, "words": what_was_done(each.event)}
             for each in entries if isinstance(each.event, Control)
@@ -126,6 +129,20 @@ def _course(history: History, summary: Summary | None) -> dict[str, Any]:
         "samples": len(history.generations),
         "best": best and {"step": best.step, "value": metric_value(best, metric), "metric": metric},
         "forecast": _forecast(history),
+    }  # fmt: skip
+
+
+def _findings(entries: Sequence[Entry]) -> dict[str, Any]:
+    """The findings in the order of the journal; of too many the gravest, and of those the first."""
+    found = [each for each in entries if isinstance(each.event, Finding)]
+    order = sorted(found, key=lambda each: SEVERITIES.index(each.event.severity))  # type: ignore[union-attr]
+    kept = {id(each) for each in order[:_MOST_FINDINGS]}
+    return {
+        "findings": [
+            {**asdict(each.event), "time": each.time, "where": where(each.event)}
+            for each in found if id(each) in kept and isinstance(each.event, Finding)
+        ],
+        "left_out": [f"{len(kept):,} of {len(found):,} findings"] if len(kept) < len(found) else [],
     }  # fmt: skip
 
 
@@ -166,9 +183,20 @@ def _judged(history: History, summary: Summary | None) -> dict[str, Any]:
             {"name": name, "value": judgement and judgement.values[name], "met": state}
             for name, state in states.items()
         ],
-        "scores": [asdict(each) for each in history.scores],
-        "confusion": {"labels": confused[-1].labels, "counts": confused[-1].confusion} if confused else None,
+        "scores": [asdict(replace(each, confusion=[])) for each in history.scores],
+        "confusion": _confusion(confused[-1]) if confused else None,
     }
+
+
+def _confusion(scores: Scores) -> dict[str, Any]:
+    """The confusion matrix with the rows of each label; of many labels those with the most rows."""
+    rows = list(map(sum, scores.confusion))
+    kept = sorted(sorted(range(len(rows)), key=lambda place: -rows[place])[:_MOST_LABELS])
+    return {
+        "labels": [scores.labels[place] for place in kept], "of": len(rows),
+        "rows": [rows[place] for place in kept],
+        "counts": [[scores.confusion[row][column] for column in kept] for row in kept],
+    }  # fmt: skip
 
 
 def _charts(history: History, summary: Summary | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from etude.recipe.load import flatten, parse_recipe, to_toml, with_changes
 from etude.recipe.rates import advise_rate
 from etude.recipe.schema import Recipe
 from etude.recipe.settings import is_default, shown_settings
+from etude.recipe.toml import parse
 from etude.records.events import plain
 from etude.records.store import Run
 from etude.report.compare import differing_settings
@@ -235,8 +235,8 @@ def _place(problem: str) -> dict[str, Any]:
 
 def _given(text: str) -> dict[str, Any]:
     try:
-        return flatten(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return flatten(parse(text, FILE))
+    except RecipeError:  # a name of 20,000 parts, which is refused, would take a gigabyte
         return {}
 
 

@@ -124,15 +124,17 @@ def _buckets(table: Table, column: int, place: int, between: tuple[int, int], le
         "mean": _finite(mean[shown]), "low": _finite(found[shown, column, LEAST]),
         "high": _finite(found[shown, column, MOST]),
     }  # fmt: skip
-    return series | ({"odd": told[:_MOST_ODD]} if told else {})
+    count = int(found[:, column, ODD].sum())
+    return series | ({"odd": told[:_MOST_ODD], "odd_count": count} if told else {})
 
 
 def _odd(rows: Array, column: int, place: int) -> dict[str, Any]:
     """The values that are not finite, with their places on the axis."""
     values = rows[:, column]
-    where = np.flatnonzero(~np.isfinite(values) & ~is_missing(values))[:_MOST_ODD]
+    found = np.flatnonzero(~np.isfinite(values) & ~is_missing(values))
+    where = found[:_MOST_ODD]
     told = [[x, str(value)] for x, value in zip(rows[where, place].tolist(), values[where].tolist())]
-    return {"odd": told} if told else {}
+    return {"odd": told, "odd_count": len(found)} if told else {}
 
 
 def _finite(values: Array) -> list[float | None]:
@@ -143,8 +145,8 @@ def _finite(values: Array) -> list[float | None]:
 
 
 def _plain(values: Array, place: int, *, is_mean: bool = False) -> list[float]:
-    """Places on an axis; those of steps and tokens are whole."""
-    whole = place < 2 and not is_mean
+    """Places on an axis; those of steps and tokens are whole, as far as 64 bits hold them."""
+    whole = place < 2 and not is_mean and (not len(values) or values.max() < 2**63)
     return values.astype(np.int64).tolist() if whole else values.tolist()  # type: ignore[no-any-return]
 
 

@@ -26,7 +26,7 @@ def test_reading_follows_a_link_only_where_that_is_allowed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("content", "says"), [
-    (b"[" * 200_000, "nested too deeply"), (b"{", "not valid JSON"), (b"\xff\xfe{\x00", "not UTF-8 text"),
+    (b"[" * 200_000, "nested too deeply"), (b"9" * 10_000, "not valid JSON: a number is too long"), (b"{", "not valid JSON"), (b"\xff\xfe{\x00", "not UTF-8 text"),
     (b"[1]", "no JSON object"), (b"", "not valid JSON"), (b"1" * 5000, "not valid JSON"),
     (b" " * 3000, "larger than"),
 ])  # fmt: skip

@@ -215,3 +215,18 @@ def test_a_listener_hears_on_while_a_long_journal_is_read(
         while len(steps) < 2000:
             steps += wait(heard, "points")["series"]["train/loss"]["x"]["step"]
         assert steps == list(range(1, 2001))
+
+
+def test_a_value_that_is_not_finite_is_named_and_a_heartbeat_that_stays_away_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "COMMENT_SECONDS", 0.2)
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(), *window(1, 3, bad=(2,)))
+    with serving(tmp_path / "runs") as served:
+        heard = listen(served, f"runs={writer.run.info['id']}&since=0")
+        found = dict(next(heard) for _ in range(2))
+        assert found["points"]["series"]["train/loss"]["y"][1] == "nan"
+        assert wait(heard, "state")["heartbeat_age"] > found["state"]["heartbeat_age"]
+        heard.close()  # type: ignore[attr-defined]
+    writer.close("stopped")

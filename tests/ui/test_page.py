@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_findings_scores_and_criteria_are_told_with_their_evidence(going_on: Run
         {"seed": 3},
     )
     assert [each["met"] for each in page["criteria"]] == ["missed", "met", "open"]
-    assert page["confusion"] == {"labels": ["x", "y"], "counts": [[1, 0], [0, 1]]}
+    assert page["confusion"] == {"labels": ["x", "y"], "of": 2, "rows": [1, 1], "counts": [[1, 0], [0, 1]]}
     assert page["scores"][0]["systems"]["after"]["f1"] == [1.0, 0.9, 1.0]
 
 
@@ -139,3 +140,25 @@ def test_texts_of_an_enemy_are_bounded_and_cannot_drive_a_terminal(tmp_path: Pat
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "characters" in text[text.index('"cut"') :]
+
+
+def test_of_many_findings_the_gravest_are_listed_and_of_many_labels_those_with_the_most_rows(
+    tmp_path: Path,
+) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 5))
+    writer.append(*(Finding(3, f"finding {number}", "e", "a", "info") for number in range(1500)))
+    writer.append(Finding(4, "the last", "e", "a", "error", window=[4, 4]))
+    counts = [[number if row == number else 0 for row in range(200)] for number in range(200)]
+    names = [f"label {number}" for number in range(200)]
+    rows = sum(range(200))
+    writer.append(replace(SCORES, rows=rows, distinct=rows, labels=names, confusion=counts))
+    writer.close("finished")
+    page = page_of(writer.run)
+    assert len(page["findings"]) == 1000
+    assert (page["findings"][-1]["what"], page["findings"][-1]["where"]) == ("the last", "step 4")
+    assert "1,000 of 1,501 findings" in page["cut"]
+    confusion = page["confusion"]
+    assert (confusion["of"], confusion["labels"]) == (200, names[-60:])
+    assert confusion["rows"] == list(range(140, 200))
+    assert [row[place] for place, row in enumerate(confusion["counts"])] == confusion["rows"]

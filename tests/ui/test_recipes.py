@@ -129,3 +129,9 @@ def test_keys_have_reasons_and_units() -> None:
     assert (unit_of("train.seq_len"), unit_of("checkpoint.every_minutes"), unit_of("name")) == (
         "tokens", "minutes", ""
     )  # fmt: skip
+
+
+def test_a_name_of_very_many_parts_is_a_problem_and_takes_no_memory(tmp_path: Path) -> None:
+    found = check("a." * 20_000 + "b = 1", tmp_path)
+    assert "nested too deeply" in found["problems"][0]["text"]
+    assert found["given"] == {}  # the names of its levels alone would have 400 MB

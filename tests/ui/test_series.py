@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 
 from etude.errors import InputError
-from etude.records.events import Evaluation
+from etude.records.events import Evaluation, Step
 from etude.ui.series import csv_lines, read_series
-from tests.report.runs import attempt, finished_run, loss_at, new_run, window
+from tests.report.runs import attempt, evaluation, finished_run, loss_at, new_run, window
 from tests.ui.serving import serving
 
 
@@ -103,3 +103,20 @@ def test_the_csv_has_every_point_in_full_and_no_formula(tmp_path: Path) -> None:
         assert headers["content-type"] == "text/csv; charset=utf-8" and len(body.splitlines()) == 32
         assert headers["content-disposition"] == f'attachment; filename="{writer.run.info["id"]}.csv"'
     writer.close("stopped")
+
+
+@pytest.mark.filterwarnings("error")
+def test_all_values_that_are_not_finite_are_counted_and_no_place_wraps_around(tmp_path: Path) -> None:
+    writer = new_run(tmp_path / "runs")
+    steps = [step for step in window(1, 400) if isinstance(step, Step)]
+    losses = {0: math.nan, 1: math.inf, 2: -math.inf}
+    writer.append(
+        attempt(), *(each._replace(loss=losses.get(each.step % 4, 1.0), tokens=2**62) for each in steps)
+    )
+    writer.append(evaluation(400, 1.0))
+    writer.close("finished")
+    for points in (5, 1000):
+        found = read_series(writer.run, [], "tokens", low=None, high=None, points=points)["series"]
+        loss = found["train/loss"]
+        assert (len(loss["odd"]), loss["odd_count"]) == (100, 300)
+        assert loss["x"] == sorted(loss["x"]) and loss["x"][0] >= 2**62

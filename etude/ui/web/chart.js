@@ -4,7 +4,7 @@ import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { address, isExported } from "./api.js";
 import { inUnit, onAxis, short } from "./format.js";
-import { DASHES, append, captionOf, isSmoothed, keyOf, nearest, readLines, smoothed } from "./lines.js";
+import { DASHES, alone, append, captionOf, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, smoothed } from "./lines.js";
 import { Problem } from "./parts.js";
 
 /** @typedef {import("./lines.js").Line} Line @typedef {import("./lines.js").Points} Points @typedef {import("./lines.js").View} View */
@@ -27,8 +27,9 @@ export function Chart({ drawn, view, onView, marks, feed, shared, theme, isTall,
   const { data, error, version } = useLines(drawn.lines, view, isNear ? width : 0, feed);
   const [off, setOff] = useState(/** @type {string[]} */ ([]));
   const [isTable, setTable] = useState(false);
-  const plot = usePlot({ box, drawn, data, version, view, onView, marks, shared, theme, off, width: isNear ? width : 0 });
-  const caption = useMemo(() => (data ? captionOf(drawn.lines, data, view, drawn.unit) : "Reading …"), [data, version, view.axis, view.smooth]);
+  const isLog = drawn.isLog && (!data || hasPositive(drawn.lines, data));
+  const plot = usePlot({ box, drawn: { ...drawn, isLog }, data, version, view, onView, marks, shared, theme, off, width: isNear ? width : 0 });
+  const caption = useMemo(() => (data ? captionOf(drawn.lines, data, view, drawn.unit, drawn.isLog) : "Reading …"), [data, version, view.axis, view.smooth, drawn.isLog]);
   const runs = new Set(drawn.lines.map((line) => line.run));
   const csv = runs.size === 1 && !isExported && address(`/api/runs/${encodeURIComponent(drawn.lines[0].run)}/series.csv?${new URLSearchParams({ names: drawn.lines.map((line) => line.name).join(","), axis: view.axis })}`);
   const toggle = (/** @type {string} */ key) => setOff((/** @type {string[]} */ old) => (old.includes(key) ? old.filter((each) => each !== key) : [...old, key]));
@@ -196,7 +197,8 @@ function tablesOf({ drawn, data, view, off }) {
   const tables = drawn.lines.filter((/** @type {Line} */ line) => !off.includes(keyOf(line))).map((/** @type {Line} */ line) => {
     const points = data.get(keyOf(line));
     const { x, mean, low, high } = points ?? { x: [], mean: [], low: null, high: null };
-    return [x, ...(low ? [low, high] : []), mean, ...(isSmoothed(points, view) ? [smoothed(mean, view.smooth)] : [])];
+    const columns = [...(low && high ? [low, high] : []), mean, ...(isSmoothed(points, view) ? [smoothed(mean, view.smooth)] : [])];
+    return [x, ...columns.map((values) => placed(values, drawn.isLog))];
   });
   return tables.length ? Plot.join(tables) : [[], []];
 }
@@ -214,7 +216,7 @@ function optionsOf(now, shared, box) {
       bands.push({ series: [series.length + 1, series.length], fill: fade(ink, 0.18) });
       series.push(...[0, 1].map(() => ({ stroke: "transparent", width: 0, points: { show: false } })));
     }
-    const style = { stroke: ink, width: 1.75, dash: DASHES[line.tone % 8], points: { size: 5, fill: ink } };
+    const style = { stroke: ink, width: 1.75, dash: DASHES[line.tone % 8], points: { size: 5, fill: ink, filter: dots } };
     series.push({ ...style, ...(isFaint ? { stroke: fade(ink, 0.3), width: 1, points: { show: false } } : {}) });
     if (isFaint) series.push({ ...style, points: { show: false } });
   }
@@ -246,6 +248,9 @@ function optionsOf(now, shared, box) {
     },
   };
 }
+
+/** The points that are drawn as dots: all where there is room, else those that no line leads to. @param {any} plot @param {number} series @param {boolean} isRoomy */
+const dots = (plot, series, isRoomy) => (isRoomy ? null : alone(plot.data[series]));
 
 /** @param {View} view @param {number | null} min @param {number | null} max */
 function rangeOf(view, min, max) {

@@ -1,20 +1,23 @@
 // @ts-check
 // What was noticed and judged about a run: findings, criteria, scores beside baselines, confusions.
-import { html } from "./vendor/preact.js";
-import { number, setting, short, signed } from "./format.js";
+import { html, useState } from "./vendor/preact.js";
+import { number, plural, setting, short, signed } from "./format.js";
 import { State } from "./parts.js";
 
 const ORDER = ["error", "warning", "info"];
+const FIRST = 5; // findings that are shown before one asks for all, so that the charts stay near
 
 /** @param {{findings: any[], chosen: string | undefined, onChoose: (index: number | null) => void}} props */
 export function Findings({ findings, chosen, onChoose }) {
   const order = findings.map((finding, index) => ({ finding, index })).sort((a, b) => ORDER.indexOf(a.finding.severity) - ORDER.indexOf(b.finding.severity));
-  return html`<section aria-label="findings">${order.map(({ finding, index }) => html`<details key=${index} class="finding" open=${chosen === String(index)} onToggle=${(/** @type {any} */ event) => {
+  const [isAll, setAll] = useState(false);
+  const shown = isAll ? order : order.filter(({ index }, place) => place < FIRST || chosen === String(index));
+  return html`<section aria-label="findings">${shown.map(({ finding, index }) => html`<details key=${index} class="finding" open=${chosen === String(index)} onToggle=${(/** @type {any} */ event) => {
     if (event.currentTarget.open !== (chosen === String(index))) onChoose(event.currentTarget.open ? index : null);
   }}>
-    <summary><${State} name=${finding.severity} text=${finding.severity === "info" ? "note" : finding.severity} /><strong>${finding.what}</strong><span class="muted">${finding.window ? `steps ${number(finding.window[0])} to ${number(finding.window[1])}` : `step ${number(finding.step)}`}</span></summary>
+    <summary><${State} name=${finding.severity} text=${finding.severity === "info" ? "note" : finding.severity} /><strong>${finding.what}</strong><span class="muted">${finding.where ?? `step ${number(finding.step)}`}</span></summary>
     <dl>${factsOf(finding).map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
-  </details>`)}</section>`;
+  </details>`)}${shown.length < order.length && html`<button class="quiet" onClick=${() => setAll(true)}>Show all ${plural(order.length, "finding")}</button>`}</section>`;
 }
 
 /** @param {any} finding @returns {[string, any][]} */
@@ -71,13 +74,13 @@ function Labels({ score }) {
     <tbody>${rows.map(([name, values]) => html`<tr key=${name}><td>${name}</td><td class="number">${number(values.rows)}</td>${systems.map((system) => html`<td key=${system} class="number">${short(values[system])}</td>`)}</tr>`)}</tbody></table></div></details>`;
 }
 
-/** @param {{confusion: {labels: string[], counts: number[][]} | null}} props */
+/** @param {{confusion: {labels: string[], counts: number[][], rows: number[], of: number} | null}} props */
 export function Confusion({ confusion }) {
   if (!confusion?.labels?.length) return null;
-  const { labels, counts } = confusion;
-  const share = (/** @type {number} */ row, /** @type {number} */ column) => counts[row][column] / (counts[row].reduce((sum, each) => sum + each, 0) || 1);
+  const { labels, counts, rows, of } = confusion;
+  const share = (/** @type {number} */ row, /** @type {number} */ column) => counts[row][column] / (rows[row] || 1);
   return html`<section><h2>Confusions</h2><div class="scroll" tabindex="0" role="region" aria-label="confusion matrix"><table class="matrix">
-    <caption class="muted">Rows are the labels, columns what the run said.</caption>
+    <caption class="muted">Rows are the labels, columns what the run said${labels.length < of ? `; the ${labels.length} of ${number(of)} labels with the most rows` : ""}.</caption>
     <thead><tr><th scope="col"><span class="unseen">label</span></th>${labels.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}<th scope="col" class="number">found</th></tr></thead>
     <tbody>${labels.map((name, row) => html`<tr key=${name}><th scope="row">${name}</th>${counts[row].map((count, column) => html`<td key=${column} class="number heat-${Math.min(Math.floor(share(row, column) * 8), 7)}">${number(count)}</td>`)}<td class="number">${(100 * share(row, row)).toFixed(0)} %</td></tr>`)}</tbody></table></div></section>`;
 }

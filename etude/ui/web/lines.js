@@ -7,7 +7,7 @@ import { inUnit, number, onAxis, plural } from "./format.js";
  * A line of a chart: a series of a run.
  * @typedef {{run: string, name: string, label: string, tone: number, isRun?: boolean}} Line
  * Points of a line: means of neighbouring records, and their least and greatest where a bucket has several.
- * @typedef {{x: number[], mean: (number | null)[], low: (number | null)[] | null, high: (number | null)[] | null, bucket: number, odd: [number, string][]}} Points
+ * @typedef {{x: number[], mean: (number | null)[], low: (number | null)[] | null, high: (number | null)[] | null, bucket: number, odd: [number, string][], oddCount: number}} Points
  * The view that all charts of a page share; `from` and `to` are null for the whole range.
  * @typedef {{axis: string, from: number | null, to: number | null, smooth: number}} View
  */
@@ -34,7 +34,7 @@ export async function readLines(lines, view, points, signal) {
       const series = answer.series?.[name];
       if (series) found.set(`${run}/${name}`, {
         x: series.x ?? [], mean: series.mean ?? [], low: series.low ?? null, high: series.high ?? null,
-        bucket: series.bucket ?? 1, odd: series.odd ?? [],
+        bucket: series.bucket ?? 1, odd: series.odd ?? [], oddCount: series.odd_count ?? series.odd?.length ?? 0,
       });
     }
   }));
@@ -48,7 +48,10 @@ export function append(points, x, y) {
   for (let index = 0; index < x.length; index += 1) {
     if (!(x[index] > last)) continue;
     const value = typeof y[index] === "number" ? y[index] : null;
-    if (value === null) points.odd.push([x[index], String(y[index])]);
+    if (value === null) {
+      points.odd.push([x[index], String(y[index])]);
+      points.oddCount += 1;
+    }
     points.x.push(x[index]);
     points.mean.push(value);
     points.low?.push(value);
@@ -69,6 +72,21 @@ export function smoothed(values, weight) {
   });
 }
 
+/**
+ * The values of points as a scale can place them: on a logarithmic one those at or below 0 have no place.
+ * @param {(number | null)[]} values @param {boolean} isLog
+ */
+export const placed = (values, isLog) => (isLog ? values.map((value) => (value !== null && value > 0 ? value : null)) : values);
+
+/** Whether any value of lines has a place on a logarithmic scale. @param {Line[]} lines @param {Map<string, Points>} data */
+export const hasPositive = (lines, data) => lines.some((line) => data.get(keyOf(line))?.mean.some((value) => value !== null && value > 0));
+
+/** The places of points that have none on either side, and so no line: of dots. @param {(number | null | undefined)[]} values @returns {number[]} */
+export function alone(values) {
+  const known = values.flatMap((value, index) => (value === undefined ? [] : [index])); // undefined where another line has a point
+  return known.filter((at, place) => values[at] !== null && [known[place - 1], known[place + 1]].every((near) => near === undefined || values[near] === null));
+}
+
 const FEWEST = 50; // points of a line worth smoothing
 /** @param {Points | undefined} points @param {View} view */
 export const isSmoothed = (points, view) => view.smooth > 0 && (points?.x.length ?? 0) >= FEWEST;
@@ -87,12 +105,15 @@ export function nearest(x, at) {
 
 /**
  * What the points of a chart say, in words made of them.
- * @param {Line[]} lines @param {Map<string, Points>} data @param {View} view @param {string | null} unit
+ * @param {Line[]} lines @param {Map<string, Points>} data @param {View} view @param {string | null} unit @param {boolean} isLog
  */
-export function captionOf(lines, data, view, unit) {
+export function captionOf(lines, data, view, unit, isLog = false) {
   const said = lines.slice(0, 3).map((line) => sentence(line, data.get(keyOf(line)), view, unit)).filter(Boolean);
-  const odd = lines.flatMap((line) => data.get(keyOf(line))?.odd ?? []);
-  if (odd.length) said.push(`${plural(odd.length, "value")} not finite, the first at ${onAxis(odd[0][0], view.axis)} (${odd[0][1]}).`);
+  const odd = lines.flatMap((line) => data.get(keyOf(line))?.odd ?? []).sort((a, b) => a[0] - b[0]);
+  const count = lines.reduce((sum, line) => sum + (data.get(keyOf(line))?.oddCount ?? 0), 0);
+  if (odd.length) said.push(`${plural(count, "value")} not finite, the first at ${onAxis(odd[0][0], view.axis)} (${odd[0][1]}).`);
+  const low = lines.reduce((sum, line) => sum + (data.get(keyOf(line))?.mean.filter((value) => value !== null && value <= 0).length ?? 0), 0);
+  if (isLog && low) said.push(hasPositive(lines, data) ? `${plural(low, "point")} at or below 0, which a logarithmic scale leaves out.` : "Drawn on a linear scale, as no value is above 0.");
   const bucket = Math.max(1, ...lines.map((line) => data.get(keyOf(line))?.bucket ?? 1));
   if (bucket > 1) said.push(`A point is the mean of ${number(bucket)} records, the band their least and greatest.`);
   if (lines.some((line) => isSmoothed(data.get(keyOf(line)), view))) said.push(`Smoothed by ${view.smooth}; the values themselves are faint.`);
@@ -119,6 +140,7 @@ function sentence(line, points, view, unit) {
   if (first === last) return `${begun}.`;
   if (low === high) return `${begun}, the same throughout.`;
   if (!/loss/.test(line.name)) return `${begun}, between ${text(low)} and ${text(high)}.`;
+  if (least === last) return `${begun}, its lowest.`;
   const isRising = now - low > 0.1 * (high - low) && least < last;
   return `${begun}, lowest ${text(low)} at ${onAxis(points.x[least], view.axis)}${isRising ? ", higher since" : ""}.`;
 }

@@ -18,7 +18,7 @@ export function Samples({ id, query, run }) {
   const chosen = Math.min(Math.max(Number(query.prompt ?? 0) || 0, 0), prompts.length - 1);
   const prompt = prompts[chosen];
   const hasReference = typeof prompt.reference === "string";
-  const against = query.against ?? (hasReference ? "reference" : "earlier");
+  const against = query.against ?? (hasReference ? "reference" : "nothing");
   const answers = prompt.answers ?? [];
   return html`<div class="beside">
     <nav aria-label="prompts" class="prompts">${prompts.map((/** @type {any} */ each, /** @type {number} */ index) => html`<button key=${index} aria-pressed=${index === chosen} onClick=${() => change({ prompt: index })}>

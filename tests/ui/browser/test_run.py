@@ -1,11 +1,12 @@
 """The page of a run in a browser: it grows while records come, keeps its view, and tells what it shows."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from etude.records.events import Finding
+from etude.records.events import Finding, Step
 from tests.report.runs import attempt, evaluation, finished_run, new_run
 from tests.report.runs import window as steps
 from tests.ui.browser.conftest import Window
@@ -120,3 +121,40 @@ def test_the_page_says_that_the_server_is_gone_and_goes_on_with_the_next(tmp_pat
             text for text in window.wrong if "Failed to load resource" not in text and "about:" not in text
         ]
     writer.close("stopped")
+
+
+def test_what_a_scale_cannot_place_is_said_and_a_point_between_gaps_is_a_dot(
+    tmp_path: Path, look: Look
+) -> None:
+    writer = new_run(tmp_path)
+    found = [each for each in steps(1, 700) if isinstance(each, Step)]
+    writer.append(attempt(steps=700))
+    writer.append(
+        *(
+            each._replace(loss=math.nan if each.step % 2 else -1.0, grad_norm=0.0 if each.step < 10 else 1.0)
+            for each in found
+        )
+    )
+    writer.append(*(Finding(3, f"finding {number}", "e", "a", window=[3, 3]) for number in range(30)))
+    writer.close("stopped")
+    with serving(tmp_path) as server, look(server) as window:
+        window.go(f"#/run/{writer.run.info['id']}?log=1")
+        window.until(
+            "document.querySelector('[data-chart=Loss] .caption').innerText.includes('350 values not finite')"
+        )
+        assert "Drawn on a linear scale, as no value is above 0." in window.text("[data-chart=Loss] .caption")
+        dots = "plot.series.at(-1).points.filter(plot, plot.series.length - 1, false)"
+        assert (
+            window.page.evaluate(
+                f"(() => {{ const {{plot}} = document.querySelector('[data-chart=Loss] .plot'); return {dots}.length; }})()"
+            )
+            == 350
+        )
+        assert window.page.locator("details.finding").count() == 5
+        assert "step 3" in window.text("details.finding") and "steps" not in window.text("details.finding")
+        window.wait("button:has-text('Show all 30 findings')").click()
+        window.until("document.querySelectorAll('details.finding').length === 30")
+        window.page.locator("[data-chart='Gradient norm']").scroll_into_view_if_needed()
+        window.until(
+            "document.querySelector('[data-chart=\"Gradient norm\"] .caption').innerText.includes('9 points at or below 0')"
+        )
