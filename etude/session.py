@@ -14,7 +14,7 @@ from etude.causes import explain, find_causes, name_repeats
 from etude.control.clerk import Clerk
 from etude.control.desk import Desk
 from etude.control.mirror import Mirror
-from etude.control.place import open_place, require_place
+from etude.control.place import mirror_rows, open_place, require_place
 from etude.control.ranks import read_place
 from etude.control.session_end import SessionEnd, find_session_end
 from etude.control.signals import StopSignals
@@ -370,19 +370,19 @@ def _set_determinism(recipe: Recipe) -> None:
 
 def _write_start(session: Session, path: Path | None, damage: list[str], new_weights: list[str]) -> None:
     """Write down the start of an attempt, and what is known of it; from here on the watch reads along."""
-    recorder, watch = session.recorder, session.watch
+    recorder, watch, foreign = session.recorder, session.watch, session.start_attempt(path)
     assert watch is not None
-    foreign = session.start_attempt(path)
     recorder.ignore = session.recipe.watch.ignore
     recorder.write(*watch.begin(has_first_weights=session.options.weights is not None))
     recorder.watch = watch.take
     recorder.write(*find_at_start(session.plan, session.state, new_weights))
-    start, folder = path.name if path else "the start", session.run.checkpoints
-    recorder.write(*find_at_resume(folder, session.state.step, foreign, damage, start))
+    start = path.name if path else "the start"
+    recorder.write(*find_at_resume(session.run.checkpoints, session.state.step, foreign, damage, start))
     recorder.sync()
-    if session.options.view:
-        rows = [*short_rows(session.plan), ("machine", describe_place(session.world.device))]
-        session.options.view.show_plan(session.run, rows)
+    if view := session.options.view:
+        machine = describe_place(session.world.device, session.run.path)
+        mirror = mirror_rows(session.recipe, session.run.path)
+        view.show_plan(session.run, [*short_rows(session.plan), ("machine", machine), *mirror])
 
 
 def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Finding) -> events.Finding:

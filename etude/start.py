@@ -192,7 +192,7 @@ def _write_conditions(
     run: Run, plan: Plan, options: Options, resolved: Recipe, *, is_first: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """Write environment.json and resolved.toml at first; returns the conditions, and the changes of them."""
-    environment = describe_environment() | {
+    environment = describe_environment(run.path) | {
         "recipe_hash": recipe_hash(resolved),
         "data_fingerprint": plan.fingerprint,
         "threads": torch.get_num_threads(),

@@ -28,7 +28,9 @@ def parse_size(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     size = float(found[1]) * _UNITS[found[2].lower()] if found else 0.0
     if not 1e6 <= size <= 1e16:
-        raise InputError(f"--memory is {text[:40]!r}; expected a number and a unit, as 40GB or 24GiB")
+        raise InputError(
+            f"--memory is {text[:40]!r}; expected a number and a unit, as 40GB or 24GiB, from 1MB to 10000TB"
+        )
     return int(size)
 
 

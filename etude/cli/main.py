@@ -1,5 +1,6 @@
 """`etude`: the table of its commands. Results go to stdout, progress and errors to stderr."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -151,15 +152,17 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # transformers quotes what a config.json says, whole; etude says itself what matters.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    with lasting_output() as output, one_interrupt() as interrupts, leave_before_start():
+    leaving = leave_before_start() if sys.argv[1:2] in (*_TRAINING, ["sweep"]) else contextlib.nullcontext()
+    with lasting_output() as output, one_interrupt() as interrupts, leaving:
         try:
             code = _run()
         except (KeyboardInterrupt, typer.Abort):  # also of one that came while an error was told
             code = 128 + signal.SIGINT
-        except Abandoned:
+        except Abandoned as left:
             from etude.launch.ranks import RESUMABLE
 
-            say("SIGUSR1 came before the first step; the same command begins again")
+            if os.environ.get("RANK", "0") == "0":
+                say(f"{left} came while no step was under way; the same command goes on")
             code = RESUMABLE
         except Exception:
             if not interrupts:  # else it came of it, as from an import that was broken off

@@ -1,7 +1,9 @@
 """The commands that send messages about runs."""
 
+import threading
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +11,16 @@ import typer
 
 from etude.cli.options import Json, Overrides, RecipePath, Restarts, RunName, Runs, load
 from etude.cli.printing import print_rows, say
-from etude.errors import InputError
+from etude.errors import EtudeError, InputError
 
 if TYPE_CHECKING:
     from etude.notify.message import Message
     from etude.notify.outcome import Channel, Outcome
     from etude.notify.quota import Quota
+    from etude.recipe.notify import Notify
 
 _TRIES = 3
-_MOST_SECONDS = 30.0  # for all messages of a channel; one that is under way then still ends
+_MOST_SECONDS = 40.0  # for all messages; what is under way then ends with this process
 
 
 def test(
@@ -31,25 +34,21 @@ def test(
     """Send one message of each kind through every channel of a recipe, and say what came of it."""
     from etude.notify.channel import open_channels
     from etude.notify.compose import sample
-    from etude.notify.quota import Quota
 
     loaded = load(recipe, overrides, None)
     if not loaded.notify:
         raise InputError(f"{recipe} has no [[notify]]; add one, as docs/notifications.md shows")
-    channels, rows = open_channels(loaded.notify), []
-    for settings, channel in zip(loaded.notify, channels):
-        quota, state, why = Quota(channel.identity, settings.per_day, settings.per_month), "", ""
-        began = time.monotonic()
-        for kind in dict.fromkeys(settings.on):
-            message = sample(kind)
-            if dry_run:
-                state, why = "not sent", f"--dry-run: {message.title}"
-            elif state != "off":
-                outcome = _send(channel, quota, message)
-                state, why = outcome.state, outcome.why
+    channels = open_channels(loaded.notify)
+    answers = [] if dry_run else _send_side_by_side(loaded.notify, channels)
+    rows = []
+    for index, settings in enumerate(loaded.notify):
+        for number, kind in enumerate(dict.fromkeys(settings.on)):
+            state, why = "not sent", f"--dry-run: {sample(kind).title}"
+            if not dry_run:
+                told = answers[index]
+                late = ("off", f"no answer within {_MOST_SECONDS:g} s")
+                state, why = (told[number].state, told[number].why) if number < len(told) else late
             rows.append({"channel": settings.title, "kind": kind, "state": state, "why": why})
-            if time.monotonic() - began > _MOST_SECONDS:
-                state, why = "off", f"not tried, as those before it took {_MOST_SECONDS:g} s"
     shown = [(f"{row['channel']}: {row['kind']}", _in_words(row)) for row in rows]
     print_rows(shown, rows, as_json)
     if not dry_run and any(row["state"] != "sent" for row in rows):
@@ -73,6 +72,36 @@ def guard(
     if code := Guard(found, limits, say).watch():
         raise typer.Exit(code)
     say(f"run {found.name} is {found.state}; nothing is left to guard")
+
+
+def _send_side_by_side(settings: Sequence["Notify"], channels: Sequence["Channel"]) -> "list[list[Outcome]]":
+    """The outcomes of each channel that came in time: one that hangs keeps no other waiting."""
+    answers: list[list[Outcome]] = [[] for _ in channels]
+    threads = [
+        threading.Thread(target=_send_all, args=each, daemon=True)
+        for each in zip(settings, channels, answers)
+    ]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + _MOST_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [list(each) for each in answers]
+
+
+def _send_all(settings: "Notify", channel: "Channel", answers: "list[Outcome]") -> None:
+    """Send a message of each kind through a channel, until it is off, and add what came of each."""
+    from etude.notify.compose import sample
+    from etude.notify.outcome import Outcome
+    from etude.notify.quota import Quota
+
+    quota = Quota(channel.identity, settings.per_day, settings.per_month)
+    for kind in dict.fromkeys(settings.on):
+        try:
+            is_off = bool(answers) and answers[-1].state == "off"
+            answers.append(answers[-1] if is_off else _send(channel, quota, sample(kind)))
+        except EtudeError as error:  # there is no place to count messages in
+            answers.append(Outcome("off", str(error)))
 
 
 def _send(channel: "Channel", quota: "Quota", message: "Message") -> "Outcome":

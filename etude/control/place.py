@@ -64,6 +64,8 @@ def require_place(recipe: Recipe, runs: Path) -> None:
             raise InputError(f"run.mirror {mirror} is no bucket; give a folder of another disk by its path")
         return
     require_outside_runs(Path(mirror))
+    if Path(os.path.realpath(mirror)).parent == Path(os.path.realpath(mirror)):
+        raise InputError(f"run.mirror {mirror} is the root of this machine; give a folder on another disk")
     taken = [(runs, "the folder of the runs"), (durable.cache_root(), "$ETUDE_CACHE, which etude fills")]
     taken += [
         (Path(each), f"the data {each}, which copies of a run would join") for each in recipe.data.paths
@@ -71,6 +73,17 @@ def require_place(recipe: Recipe, runs: Path) -> None:
     for folder, what in taken:
         if Path(os.path.realpath(mirror)).is_relative_to(os.path.realpath(folder)):
             raise InputError(f"run.mirror {mirror} is {what}, or in it; give a folder on another disk")
+
+
+def mirror_rows(recipe: Recipe, run: Path) -> Iterator[tuple[str, str]]:
+    """The mirror of a run for a reader, by its name, and whether the disk of the run has it too."""
+    if (mirror := recipe.run.mirror) is not None:
+        is_near = not is_address(mirror) and _there(Path(mirror)).stat().st_dev == run.stat().st_dev
+        yield "mirror", f"{mirror}{', on the disk of the run and lost with it' if is_near else ''}"
+
+
+def _there(folder: Path) -> Path:
+    return folder if folder.is_dir() else folder.parent
 
 
 class _Folder:

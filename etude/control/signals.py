@@ -15,6 +15,7 @@ from typing import Any
 from etude.interruption import Abandoned
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_LEAVING = SIGNALS[1:]  # all but Ctrl-C
 PAUSES = (signal.SIGUSR1.name,)  # names of those that never interrupt, and after which a run is paused
 _BURST_SECONDS = 2.0
 at_exit: list[Callable[[], None]] = []  # called before a process ends at once, without its clean-up
@@ -102,8 +103,9 @@ def _forget() -> None:
     _entered.clear()
     while _before:
         signal.signal(*_before.popitem())
-    if signal.getsignal(signal.SIGUSR1) is _leave:
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    for number in _LEAVING:
+        if signal.getsignal(number) is _leave:
+            signal.signal(number, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -111,19 +113,26 @@ os.register_at_fork(after_in_child=_forget)
 
 @contextlib.contextmanager
 def leave_before_start() -> Iterator[None]:
-    """While entered and no run is, SIGUSR1 raises Abandoned, where it would kill the process."""
-    if threading.current_thread() is not threading.main_thread() or is_ignored(signal.SIGUSR1):
-        yield
-        return
-    before = signal.signal(signal.SIGUSR1, _leave)
+    """While entered and no run is, the first signal that asks for the end raises Abandoned with its name.
+
+    Without it that signal would kill the process; a second SIGTERM or SIGHUP does.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, _leave) for number in _LEAVING if not is_ignored(number)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _leave(*_: object) -> None:
-    raise Abandoned
+def _leave(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    for each in _LEAVING:
+        if not is_ignored(each):
+            signal.signal(each, signal.SIG_IGN if signal.Signals(each).name in PAUSES else signal.SIG_DFL)
+    raise Abandoned(name)
 
 
 class PassedOn:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -58,9 +59,9 @@ def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
     )
 
 
-def describe_place(device: torch.device) -> str:
-    """The machine for a reader: platform, GPUs or cores, memory, free disk, and bf16 if it is not native."""
-    machine = describe_machine()
+def describe_place(device: torch.device, folder: Path) -> str:
+    """The machine for a reader: platform, GPUs or cores, memory, free disk of a folder, no native bf16."""
+    machine = describe_machine(folder)
     parts = [name for variable, name in _PLATFORMS.items() if os.environ.get(variable)]
     gpus = [f"{gpu['name']} of {rough_size(gpu['memory_bytes'])}" for gpu in machine["gpus"]]
     if device.type == "cuda" and gpus:

@@ -34,13 +34,14 @@ def check_url(url: str, name: str) -> None:
     """Check that a variable holds the address of a web server. Raises: InputError that does not show it."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
-        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isascii()
-    except ValueError:
+        is_web = parts.scheme in ("http", "https") and parts.port != 0 and url.isascii()
+        is_web = is_web and bool(parts.hostname) and bool(str(parts.hostname).encode("idna"))
+    except ValueError:  # also of a name that no machine can have
         is_web = False
     if not is_web or re.search(r"[\x00-\x20\x7f]", url):
         raise InputError(
-            f"notify: the variable {name} is not an address; it must begin with https:// or http://"
+            f"notify: the variable {name} is not the address of a web server; it must be as "
+            "https://name/path, with a port of 1 to 65535 if one is given"
         )
 
 

@@ -14,7 +14,7 @@ from etude.recipe.load import flatten, recipe_from
 from etude.recipe.problems import advise_unknown
 from etude.recipe.schedule import flat_until, learning_rate_ratio
 from etude.recipe.schema import Recipe
-from etude.recipe.toml import Locator
+from etude.recipe.toml import Locator, toml_text
 from etude.text import plural, shorten
 
 SKIP = "data.skip_steps"
@@ -223,7 +223,7 @@ class Course:
     def _problems(self, change: Change, where: Locator, samples: list[int], total: Any) -> Iterable[str]:
         """Problems of a change that the checks of a recipe do not find."""
         name, value = where.name(tuple(shorten(change.key, 60).split("."))), change.value
-        is_whole, shown = type(value) is int and value > 0, shorten(repr(value), 40)
+        is_whole, shown = type(value) is int and value > 0, shorten(toml_text(value), 40)
         batch = samples[-1] * self.recipe.train.devices
         if change.key not in KEYS:
             yield self._why_unchangeable(change)

@@ -386,6 +386,6 @@ def _life(recipe: Recipe) -> Iterator[tuple[str, str]]:
     mirror = recipe.run.mirror
     if mirror is None and recipe.run.mirror_data:
         yield "run.mirror_data", "is true without run.mirror; give the folder that is to hold the copy"
-    elif is_address(mirror) and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s@?#]+", mirror or ""):
+    elif is_address(mirror) and not re.fullmatch(r"[a-z][a-z0-9+.-]*://(?!.*::)[^\s@?#]+", mirror or ""):
         what = "give it as s3://bucket/folder, and the keys for it in the environment"
         yield "run.mirror", f"is not the plain address of a bucket and a folder in it; {what}"

@@ -37,13 +37,16 @@ ENVIRONMENT = Object(optional=_KNOWN)
 CONDITIONS = Object({name: _KNOWN[name] for name in ("data_fingerprint", "micro_batch_size")}, _KNOWN)
 
 
-def describe_environment() -> dict[str, Any]:
-    """Machine, versions, git state of the working folder and command line; no environment variables."""
+def describe_environment(folder: Path = Path()) -> dict[str, Any]:
+    """Machine, versions, git state of the working folder and command line; no environment variables.
+
+    folder: whose disk is the one of the machine
+    """
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": [*_program(Path(sys.argv[0])), *sys.argv[1:]],
-        "machine": describe_machine(),
+        "machine": describe_machine(folder),
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "git": _git(),
     }
@@ -54,11 +57,11 @@ def _program(path: Path) -> list[str]:
     return ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name]
 
 
-def describe_machine() -> dict[str, Any]:
-    """Platform, CPU, cores this process may use, bytes of memory and disk, and the GPUs."""
+def describe_machine(folder: Path = Path()) -> dict[str, Any]:
+    """Platform, CPU, cores this process may use, bytes of memory and of the disk of a folder, the GPUs."""
     import psutil
 
-    disk = shutil.disk_usage(".")
+    disk = shutil.disk_usage(folder)
     return {
         "platform": platform.platform(),
         "cpu": _cpu_name(),

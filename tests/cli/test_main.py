@@ -276,12 +276,15 @@ def test_the_source_never_unpickles_evaluates_or_starts_a_shell() -> None:
         assert no_pickle_in(text), path
 
 
-def test_a_signal_ahead_of_the_end_before_the_first_step_is_answered_with_the_code_of_a_stop(
-    write_recipe: Write, tmp_path: Path, etude: Etude, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGHUP"])
+def test_a_signal_before_the_first_step_is_answered_with_the_code_of_a_stop(
+    write_recipe: Write, tmp_path: Path, etude: Etude, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    recipe = write_recipe()
+    recipe, number = write_recipe(), signal.Signals[name]
+    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr("etude.session.make_plan", lambda *_, **__: signal.raise_signal(signal.SIGUSR1))
+        patch.setattr("etude.session.make_plan", lambda *_, **__: signal.raise_signal(number))
         ended = etude("train", recipe, "--runs", tmp_path / "runs")
-    assert ended.code == 75 and "SIGUSR1 came before the first step" in ended.err
+    assert ended.code == 75 and f"{name} came while no step was under way" in ended.err
+    assert signal.getsignal(number) is before
     assert etude("train", recipe, "--runs", tmp_path / "runs").code == 0

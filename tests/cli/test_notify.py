@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etude.notify import line
-from etude.notify.channel import Program
+from etude.notify.channel import _end, _programs
 from tests.conftest import Outcome
 from tests.notify.server import TOKEN, USER, Service, serving
 
@@ -62,7 +62,7 @@ def test_a_dry_run_sends_nothing(write_recipe: Write, etude: Etude) -> None:
         ([{"channel": "line"}], {}, "channel line needs the variable ETUDE_LINE_TOKEN, not set"),
         ([{"channel": "line", "name": "a-b"}], {"ETUDE_A_B_TOKEN": "t"}, "the variable ETUDE_A_B_TO, not"),
         ([{"channel": "line"}], {"ETUDE_LINE_TOKEN": "a b"}, "the variable ETUDE_LINE_TOKEN holds a"),
-        ([{"channel": "webhook"}], {"ETUDE_WEBHOOK_URL": "ftp://secret"}, "it must begin with https://"),
+        ([{"channel": "webhook"}], {"ETUDE_WEBHOOK_URL": "ftp://secret"}, "must be as https://name/path"),
         ([{"channel": "webhook"}], {"ETUDE_WEBHOOK_URL": "https://"}, "the variable ETUDE_WEBHOOK_URL is"),
         ([{"channel": "command"}], {"ETUDE_COMMAND_PROGRAM": "no-such-program"}, "names no program"),
         ([{"channel": "apprise"}], {"ETUDE_APPRISE_URLS": "json://localhost secret://x"}, "address 2 of the"),
@@ -86,14 +86,21 @@ def test_what_the_environment_lacks_is_named_by_its_variable_and_never_shown(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_channel_that_hangs_takes_its_time_once(
-    write_recipe: Write, etude: Etude, monkeypatch: pytest.MonkeyPatch
+def test_a_channel_that_hangs_keeps_no_other_waiting(
+    write_recipe: Write, etude: Etude, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("ETUDE_COMMAND_PROGRAM", "sleep 600")
-    monkeypatch.setattr(Program.__init__, "__kwdefaults__", {"seconds": 0.2})
-    monkeypatch.setattr("etude.cli.notify._MOST_SECONDS", 0.1)
-    recipe = write_recipe({"notify": [{"channel": "command", "on": ["fault", "stopped", "finished"]}]})
+    (tmp_path / "hang").write_text("#!/bin/sh\nsleep 600\n")
+    (tmp_path / "hang").chmod(0o700)
+    kinds = ["fault", "stopped", "finished"]
+    notify = [{"channel": "command", "name": f"hangs{each}", "on": kinds} for each in range(6)]
+    for channel in notify:
+        monkeypatch.setenv(f"ETUDE_{str(channel['name']).upper()}_PROGRAM", str(tmp_path / "hang"))
+    monkeypatch.setenv("ETUDE_COMMAND_PROGRAM", "true")
+    monkeypatch.setattr("etude.cli.notify._MOST_SECONDS", 2.0)
+    recipe = write_recipe({"notify": [*notify, {"channel": "command", "on": kinds}]})
     ended = etude("notify", "test", recipe, "--json")
-    whys = [row["why"] for row in json.loads(ended.out)]
-    assert ended.code == 1 and whys[0] == "it was ended after 0.2 s"
-    assert whys[1:] == ["not tried, as those before it took 0.1 s"] * 2
+    rows = json.loads(ended.out)
+    assert ended.code == 1 and [row["state"] for row in rows] == ["off"] * 18 + ["sent"] * 3
+    assert {row["why"] for row in rows[:18]} == {"no answer within 2 s"}
+    for process in list(_programs):  # which end with the process
+        _end(process)

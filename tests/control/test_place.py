@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etude import durable
-from etude.control.place import open_place, require_place
+from etude.control.place import mirror_rows, open_place, require_place
 from etude.errors import InputError, MissingError, StorageError
 from etude.recipe.schema import Recipe
 
@@ -54,6 +54,8 @@ def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path, make_
         str(tmp_path / "link" / "mirror"): "is the data",
         str(tmp_path / "held out"): f"is the data {tmp_path}/held out",
         str(durable.cache_root()): "which etude fills",
+        "/": "is the root of this machine",
+        "/tmp/..": "is the root of this machine",
         f"file://{tmp_path}/runs": "by its path",
         f"local://{tmp_path}/runs": "by its path",
         "memory://runs": "by its path",
@@ -68,6 +70,17 @@ def test_a_place_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path, make_
         assert "run.mirror" in str(caught.value) and "\n" not in str(caught.value)
     require_place(make_recipe(sources), tmp_path / "runs")
     require_place(make_recipe({**sources, "run.mirror": str(tmp_path / "mirror")}), tmp_path / "runs")
+
+
+def test_a_mirror_on_the_disk_of_the_run_is_told_as_no_safety(tmp_path: Path, make_recipe: Make) -> None:
+    told = {
+        str(tmp_path / "mirror"): f"{tmp_path}/mirror, on the disk of the run and lost with it",
+        "/proc": "/proc",
+        "s3://bucket/runs": "s3://bucket/runs",
+    }
+    for mirror, words in told.items():
+        assert list(mirror_rows(make_recipe({"run.mirror": mirror}), tmp_path)) == [("mirror", words)]
+    assert list(mirror_rows(make_recipe(), tmp_path)) == []
 
 
 def test_nothing_is_written_through_a_link_or_over_a_file(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A GPU that is there is used only if this torch has programs for it; a P100 under a torch of today has none."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -44,6 +46,6 @@ def test_a_gpu_without_programs_is_named_with_what_to_do(monkeypatch: pytest.Mon
 
 def test_the_machine_is_described_with_its_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
-    assert "of memory" in describe_place(torch.device("cpu"))
+    assert "of memory" in describe_place(torch.device("cpu"), Path())
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert describe_place(torch.device("cpu")).startswith("Kaggle, ")
+    assert describe_place(torch.device("cpu"), Path()).startswith("Kaggle, ")

@@ -93,9 +93,13 @@ def test_a_proxy_of_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> No
         "https://ho st/",
         "file:///etc/passwd",
         "https://h\u00f6st/",
+        "http://host:0/",
+        "http://a..b/",
     ],
 )
 def test_an_address_that_is_none_of_the_web_is_refused_unseen(url: str) -> None:
-    with pytest.raises(InputError, match=r"^notify: the variable X is not an address") as caught:
+    with pytest.raises(
+        InputError, match=r"^notify: the variable X is not the address of a web server"
+    ) as caught:
         check_url(url, "X")
     assert url in ("", "https://") or url not in str(caught.value)

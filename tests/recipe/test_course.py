@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 
@@ -107,9 +108,9 @@ def test_the_decay_of_wsd_does_not_move_out_of_what_is_done(
         (Change(4, "model.n_layer" * 100, 3), "is not a key of a recipe; "),
         (Change(4, "optim.lr", 3), "optim.lr is not a key of a recipe; did you mean learning_rate?"),
         (Change(4, "train.micro_batch_size", 3), "train.micro_batch_size (change at step 4) is 3; it must divide the 8 samples"),
-        (Change(4, "train.micro_batch_size", "auto"), "is 'auto'; it must divide the 8 samples"),
+        (Change(4, "train.micro_batch_size", "auto"), "is \"auto\"; it must divide the 8 samples"),
         (Change(4, "data.skip_steps", 0), "data.skip_steps (change at step 4) is 0; it must be a whole number above 0"),
-        (Change(4, "data.skip_steps", True), "is True; it must be a whole number above 0"),
+        (Change(4, "data.skip_steps", True), "is true; it must be a whole number above 0"),
         (Change(4, "train.global_batch_size", 16), "train.global_batch_size (change at step 4) is 16; it must be a smaller part of 8, as 4 is"),
         (Change(4, "train.global_batch_size", 3), "it must be a smaller part of 8, as 4 is"),
         (Change(4, "train.activation_checkpointing", "yes"), "train.activation_checkpointing (change at step 4)"),
@@ -117,7 +118,7 @@ def test_the_decay_of_wsd_does_not_move_out_of_what_is_done(
         (Change(4, "schedule.decay_ratio", 0.5), 'has no meaning for kind = "cosine"'),
         (Change(4, "train.steps", 20), 'train.steps (change at step 4) cannot be 20: under schedule.kind = "cosine" the number of steps sets'),
         (Change(4, "train.steps", 4), "train.steps (change at step 4) is 4; it must be a whole number above the 4 steps done"),
-        (Change(4, "train.steps", "many"), "is 'many'; it must be a whole number above"),
+        (Change(4, "train.steps", "many"), 'is "many"; it must be a whole number above'),
         (Change(4, "train.steps", 2**70), "train.steps (change at step 4)"),
         (Change(4, "evaluate.patience", 0), "evaluate.patience (change at step 4) is 0; it must be above 0"),
         (Change(4, "optim.weight_decay", 0.1), "while a run goes on; etude fork RUN optim.weight_decay=VALUE goes on with it in a run of its own"),
@@ -196,3 +197,11 @@ def test_a_key_that_cannot_change_in_flight_has_one_other_way(key: str) -> None:
 def test_what_is_no_key_is_told_so_with_what_was_meant(key: str, advice: str) -> None:
     said = why_unchangeable(key)
     assert "is not a key of a recipe; " in said and advice in said, said
+
+
+def test_a_value_that_is_refused_is_told_as_a_recipe_has_it(make_recipe: Make) -> None:
+    course = Course(make_recipe(), 12)
+    for key in ("train.steps", "train.micro_batch_size", "data.skip_steps", "evaluate.every_steps"):
+        for value, shown in ((True, "true"), ([1, 2], "[1, 2]"), ({"a": None}, '{"a": null}')):
+            with pytest.raises(RecipeError, match=rf"^{key} .* is {re.escape(shown)}; it must"):
+                course.with_changes([Change(3, key, value)])

@@ -24,6 +24,7 @@ def test_how_a_run_lives_makes_no_other_recipe(write_recipe: Write) -> None:
         ("run.session_limit=30", 'it must be a text in quotes; try "11h30m"'),
         ("run.mirror_data=true", "is true without run.mirror"),
         ("run.mirror=s3://key:secret@bucket", "the keys for it in the environment"),
+        ("run.mirror=zip://x::/etc/passwd", "not the plain address of a bucket"),
         ("run.mirror=", "run.mirror (override)"),
     ],
 )

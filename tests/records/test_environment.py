@@ -24,6 +24,9 @@ def test_the_environment_is_that_of_this_machine(tmp_path: Path, monkeypatch: py
     assert found["versions"]["python"] == platform.python_version()
     machine = found["machine"]
     assert 0 < machine["disk_free_bytes"] <= machine["disk_bytes"]
+    assert (
+        describe_environment(Path("/proc"))["machine"]["disk_bytes"] == 0
+    )  # of that folder, not of this one
     if sys.platform == "linux":
         memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         assert machine["memory_bytes"] == int(memory["MemTotal"].split()[0]) * 1024
