@@ -10,19 +10,15 @@ from etude.ui.library import Library
 from etude.ui.programs import Programs
 from etude.ui.sweeps import Sweeps, documents_of, left_of
 from tests.conftest import Outcome
-from tests.sweeps import Axes, sweep_values, write_sweep
+from tests.sweeps import sweep_values, write_sweep
 
 
 def test_the_page_of_a_sweep_has_the_results_of_its_report(
-    tmp_path: Path, corpus: Path, etude: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    swept: Path, etude: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid: Axes = {"optim.learning_rate": [1e-3, 1e-1], "train.steps": [4, 8]}
-    changes: dict[str, Any] = {"schedule.kind": "constant", "evaluate.every_steps": 2}
-    path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, grid, changes))
-    folder = tmp_path / "sweeps" / "tiny"
-    assert etude("sweep", "run", path, "--folder", folder).code == 0
+    path, folder = swept / "sweep.toml", swept / "sweeps" / "tiny"
     told = json.loads(etude("sweep", "report", path, "--folder", folder, "--json").out)
-    library = Library([tmp_path / "sweeps"])
+    library = Library([swept / "sweeps"])
     (identity,) = library.sweeps()
     page = Sweeps(Programs()).page(library, identity)
     assert (page["name"], page["best"], page["metric"]) == ("tiny-sweep", told["best"], "loss")

@@ -79,7 +79,7 @@ function Head({ run, live, isReadOnly, id, again }) {
     </p>
     ${steps ? html`<progress max=${steps} value=${step} aria-label="steps done"></progress>` : ""}
     <dl class="facts figures">${figures.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
-    ${!isReadOnly && (run.offers?.actions?.length || run.offers?.keys?.length) ? html`<${Actions} id=${id} offers=${run.offers} again=${again} />` : ""}
+    ${!isReadOnly && html`<${Actions} key=${id} id=${id} offers=${run.offers ?? {}} again=${again} />`}
   </div>`;
 }
 

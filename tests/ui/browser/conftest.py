@@ -1,6 +1,7 @@
 """A real browser on a real server: each test fails on an error in its console and on a request elsewhere."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync",
 ]  # fmt: skip
+# A folder for pictures of the pages; None where nobody asks for them.
+PICTURES = Path(os.environ["ETUDE_PICTURES"]) if "ETUDE_PICTURES" in os.environ else None
 _PATIENCE_MS = 30_000
 
 
@@ -27,6 +30,7 @@ class Window:
 
     page: Any
     port: int
+    name: str
     wrong: list[str] = field(default_factory=list)
 
     def go(self, where: str) -> None:
@@ -39,13 +43,20 @@ class Window:
     def wait(self, selector: str, **given: Any) -> Any:
         """The first element of a selector, once it is there."""
         found = self.page.locator(selector).first
-        found.wait_for(timeout=_PATIENCE_MS, **given)
+        try:
+            found.wait_for(timeout=_PATIENCE_MS, **given)
+        except Exception as error:
+            raise AssertionError(f"{error}\nThe page shows:\n{self.text('body')[:3000]}") from None
         return found
 
     def until(self, condition: str, argument: Any = None) -> None:
         """Wait until an expression in the page is true; one that fails, as of what is not there yet, is not."""
         safe = f"() => {{ try {{ return {condition}; }} catch {{ return false; }} }}"
         self.page.wait_for_function(safe, arg=argument, timeout=_PATIENCE_MS)
+
+    def rest(self) -> None:
+        """Wait until two frames were drawn, after which a layout is what it stays."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def is_too_wide(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
@@ -65,14 +76,14 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def look(chromium: Any) -> Callable[..., contextlib.AbstractContextManager[Window]]:
     """Windows on a server; each is closed without an error in its console and a request elsewhere."""
 
     @contextlib.contextmanager
     def open_window(serving: Serving, width: int = 1280, height: int = 900, **given: Any) -> Iterator[Window]:
         context = chromium.new_context(viewport={"width": width, "height": height}, **given)
-        window = Window(context.new_page(), serving.port)
+        window = Window(context.new_page(), serving.port, f"{given.get('color_scheme', 'light')}-{width}")
         window.page.set_default_timeout(_PATIENCE_MS)
         window.page.on("console", lambda said: said.type == "error" and window.wrong.append(said.text))
         window.page.on("pageerror", lambda error: window.wrong.append(str(error)))
@@ -89,7 +100,7 @@ def look(chromium: Any) -> Callable[..., contextlib.AbstractContextManager[Windo
 
 def serious_findings(window: Window, axe: str) -> list[Any]:
     """What axe finds to be serious or critical, with the first places of each."""
-    window.page.evaluate(axe)
+    window.page.evaluate(f"window.axe || ({{}}, eval)({json.dumps(axe)})")  # once a page load
     found = window.page.evaluate("axe.run().then((found) => found.violations)")
     return [
         (each["id"], [node["html"] for node in each["nodes"]][:3])
@@ -98,18 +109,12 @@ def serious_findings(window: Window, axe: str) -> list[Any]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def axe() -> str:
     """The source of axe-core."""
     if not AXE.exists():
         pytest.skip("axe-core is absent: make test installs it where npm is")
     return AXE.read_text("utf-8")
-
-
-@pytest.fixture
-def pictures() -> Path | None:
-    """A folder for pictures of the pages, which ETUDE_PICTURES names; None where nobody asks for them."""
-    return Path(os.environ["ETUDE_PICTURES"]) if "ETUDE_PICTURES" in os.environ else None
 
 
 def _note_foreign(window: Window, url: str) -> None:

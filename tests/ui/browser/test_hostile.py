@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from etude.records.events import Control, Finding, Generation, Note
+from etude.report.write import write_report
 from tests.report.runs import SCORES, attempt, evaluation, new_run
 from tests.report.runs import window as steps
 from tests.ui.browser.conftest import Window
@@ -39,6 +40,7 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
         )
         writer.log(text)
     writer.close("stopped")
+    write_report(writer.run)
     with serving(tmp_path) as server, look(server) as window:
         window.page.on("dialog", lambda dialog: window.wrong.append(f"dialog {dialog.message}"))
         identity = writer.run.info["id"]
@@ -54,7 +56,7 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
         ):
             window.go(place)
             window.wait(there)
-            window.page.wait_for_timeout(100)
+            window.rest()
             made = "document.querySelectorAll('#app script, #app iframe, #app [onerror], #app [onload], #app form[action]').length"
             assert window.page.evaluate(made) == 0, place
         window.wrong[:] = [text for text in window.wrong if "404" not in text]  # of the run that is none

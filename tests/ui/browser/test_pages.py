@@ -1,17 +1,18 @@
 """Every page in light and dark, wide and narrow: whole, within its window, and without a serious finding of axe."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from etude.records.events import Control, Finding, Generation
+from etude.report.write import write_report
 from tests.bases import write_corpus
 from tests.report.runs import SCORES, attempt, evaluation, finished_run, new_run
 from tests.report.runs import window as steps
-from tests.ui.browser.conftest import Window, serious_findings
+from tests.ui.browser.conftest import PICTURES, Window, serious_findings
 from tests.ui.serving import Serving, serving
 
 Look = Callable[..., AbstractContextManager[Window]]
@@ -46,26 +47,39 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )  # fmt: skip
     writer.log("step 20  loss 2.2")
     writer.close("stopped")
+    write_report(writer.run)
     second = finished_run(folder)
     with serving(folder) as server:
         yield server, {"first": writer.run.info["id"], "second": second.info["id"]}
 
 
+@pytest.fixture(scope="module")
+def windows(two: tuple[Serving, dict[str, str]], look: Look) -> Iterator[list[Window]]:
+    """A window of each look, which goes from page to page."""
+    looks = (("light", 1280), ("dark", 360)) if PICTURES is None else _ALL
+    with contextlib.ExitStack() as opened:
+        yield [
+            opened.enter_context(
+                look(two[0], width, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)
+            )
+            for scheme, width in looks
+        ]
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_whole_within_its_window_and_accessible(
-    name: str, two: tuple[Serving, dict[str, str]], look: Look, axe: str, pictures: Path | None
+    name: str, two: tuple[Serving, dict[str, str]], windows: list[Window], axe: str
 ) -> None:
-    server, ids = two
     place, whole = PAGES[name]
-    for scheme, width in (("light", 1280), ("dark", 360)) if pictures is None else _ALL:
-        with look(server, width, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True) as window:
-            window.go(place.format(**ids))
-            window.wait(whole)
-            window.page.wait_for_timeout(200)
-            assert not window.is_too_wide(), f"{name} at {width}"
-            assert serious_findings(window, axe) == []
-            if pictures is not None:
-                window.page.screenshot(path=str(pictures / f"{name}-{scheme}-{width}.png"), full_page=True)
+    for window in windows:
+        window.go(place.format(**two[1]))
+        window.wait(whole)
+        window.rest()
+        assert not window.is_too_wide(), f"{name} in {window.name}"
+        assert serious_findings(window, axe) == []
+        if PICTURES is not None:
+            window.page.screenshot(path=str(PICTURES / f"{name}-{window.name}.png"), full_page=True)
+        assert window.wrong == []
 
 
 _ALL = [(scheme, width) for scheme in ("light", "dark") for width in (1440, 360)]

@@ -31,7 +31,7 @@ def test_a_live_run_grows_without_reload_and_a_zoom_survives(tmp_path: Path, loo
         window.until("location.hash.includes('from=')")
         scale = "(({min, max}) => [min, max])(document.querySelector('[data-chart=Loss] .plot').plot.scales.x).join()"
         window.wait("button:has-text('Whole range')")
-        window.page.wait_for_timeout(300)
+        window.rest()
         before, address = window.page.evaluate(scale), window.page.url
         writer.append(*steps(11, 20), evaluation(20, 2.5))
         window.until("document.querySelector('main').innerText.includes('step 20 of 40')")

@@ -3,24 +3,17 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-from tests.conftest import Outcome
-from tests.sweeps import Axes, sweep_values, write_sweep
-from tests.ui.browser.conftest import Window, serious_findings
+from tests.ui.browser.conftest import PICTURES, Window, serious_findings
 from tests.ui.serving import serving
 
 Look = Callable[..., AbstractContextManager[Window]]
 
 
 def test_a_sweep_shows_its_trials_its_knobs_its_costs_and_its_report(
-    tmp_path: Path, corpus: Path, etude: Callable[..., Outcome], look: Look, axe: str, pictures: Path | None
+    swept: Path, look: Look, axe: str
 ) -> None:
-    grid: Axes = {"optim.learning_rate": [1e-3, 1e-1], "train.steps": [4, 8]}
-    changes: dict[str, Any] = {"schedule.kind": "constant", "evaluate.every_steps": 2}
-    path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, grid, changes))
-    assert etude("sweep", "run", path, "--folder", tmp_path / "sweeps" / "tiny").code == 0
-    with serving(tmp_path / "sweeps") as server, look(server, bypass_csp=True) as window:
+    with serving(swept / "sweeps") as server, look(server, bypass_csp=True) as window:
         window.go("#/runs")
         window.wait("a:has-text('tiny')").click()
         window.wait("h1:has-text('tiny-sweep')")
@@ -37,7 +30,7 @@ def test_a_sweep_shows_its_trials_its_knobs_its_costs_and_its_report(
         assert "No trial is both better and cheaper" in window.text("main")
         window.page.locator("summary:has-text('Verdict')").click()
         assert serious_findings(window, axe) == []
-        if pictures is not None:
-            window.page.screenshot(path=str(pictures / "sweep-light-1280.png"), full_page=True)
+        if PICTURES is not None:
+            window.page.screenshot(path=str(PICTURES / "sweep-light-1280.png"), full_page=True)
         window.page.locator("a.square").first.click()
         window.wait("[data-chart=Loss] canvas")
