@@ -175,7 +175,7 @@ CASES = [
     Case(
         name="a journal of 100 GB",
         make=special("journal.jsonl", kind="large"),
-        says="no journal: line 1 has no end",
+        says="no journal: the line at byte 0 has no end",
     ),
     Case(
         name="a journal of a newer format",

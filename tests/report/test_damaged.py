@@ -110,7 +110,7 @@ def test_what_is_no_journal_is_refused_before_it_fills_memory(tmp_path: Path) ->
         read_journal(tmp_path / "j")
     with (tmp_path / "zeros").open("wb") as file:
         file.truncate(50 << 30)
-    with pytest.raises(InputError, match="line 1 has no end"):
+    with pytest.raises(InputError, match="the line at byte 0 has no end"):
         read_journal(tmp_path / "zeros")
 
 
