@@ -1,11 +1,16 @@
-"""Small sweeps for tests: a base recipe, grids, and sweep files made of them."""
+"""Small sweeps for tests: a base recipe, grids, sweep files made of them, and what their runs came to."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
 from etude.recipe.load import change
+from etude.records.events import Attempt, Evaluation, Step, to_json
+from etude.records.folder import list_checkpoints
+from etude.records.store import Run
 from tests.recipes import tiny
 
 Axes = dict[str, list[Any]]
@@ -27,3 +32,27 @@ def write_sweep(path: Path, values: dict[str, Any], changes: dict[str, Any] | No
     """A sweep file of values with dotted changes."""
     path.write_text(tomlkit.dumps(change(values, changes or {})), encoding="utf-8")
     return path
+
+
+def outcome(run: Run) -> tuple[Any, ...]:
+    """The series, last weights and best checkpoint of a run, which are those of any run of its recipe."""
+    made = [
+        to_json(each.event, 0.0) for each in run.ledger().entries if isinstance(each.event, Step | Evaluation)
+    ]
+    records = [{key: value for key, value in each.items() if "seconds" not in key} for each in made]
+    last = list_checkpoints(run.checkpoints)[-1]
+    return records, {path.name: path.read_bytes() for path in last.glob("*.safetensors")}, run.best
+
+
+def attempts(run: Run) -> list[int]:
+    """The step that each attempt of a run began from."""
+    return [each.event.from_step for each in run.ledger().entries if isinstance(each.event, Attempt)]
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Wait until a condition gives something, and return that."""
+    for _ in range(1200):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within two minutes")

@@ -38,6 +38,7 @@ def plan(
     from etude.plan.gpus import find_gpu
     from etude.sweep.document import (
         forecast_lines,
+        foresee_halving,
         grid_text,
         seconds_of,
         shared_line,
@@ -62,8 +63,8 @@ def plan(
             "name": loaded.file.name, "trials": len(loaded.trials), "trunks": len(tree.trunks),
             "epochs_alone": tree.epochs_alone, "epochs": tree.epochs, "steps_alone": tree.steps_alone,
             "steps": tree.steps, "seconds": seconds_of(measured, tree), "memory": measured.memory,
-            "notes": [*notes, *measured.notes],
-            "problems": measured.problems_by_model,
+            "halving": foresee_halving(loaded, measured, tree),
+            "notes": [*notes, *measured.notes], "problems": measured.problems_by_model,
             "stages": [
                 {"trial": each.name, "parent": each.parent, "fork": each.fork, "steps": each.planned.steps}
                 for each in tree.stages
@@ -122,6 +123,10 @@ def stage(
         list[Path] | None,
         typer.Option("--with", parser=parse_path, metavar="RECIPE", help="another trial on the same base"),
     ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(min=1, max=2**63 - 1, metavar="STEP", help="pause there, until it is called again"),
+    ] = None,
 ) -> None:
     """Train one trial of a sweep, as `etude sweep run` does, and fork others from its steps."""
     from etude.launch.ranks import RESUMABLE
@@ -135,7 +140,7 @@ def stage(
     if together := [each for each in others or [] if hold_stage(each) is not None]:
         ends = run_stack([recipe, *together], runs, say)
         raise typer.Exit(max((each.code for each in ends if each.code == RESUMABLE), default=ends[0].code))
-    ended = run_stage(recipe, runs, branches)
+    ended = run_stage(recipe, runs, branches, until)
     if ended.reason:
         say(ended.reason)
     if ended.code:

@@ -9,8 +9,8 @@ from etude.errors import InputError
 from etude.recipe.load import load_recipe
 from etude.sweep.decisions import Decisions
 from etude.sweep.folder import SweepFolder
-from etude.sweep.grid import Point, Sweep, Trial, outline, ranges_of
-from etude.sweep.schema import SweepFile
+from etude.sweep.grid import Point, Sweep, Trial, outline
+from etude.sweep.schema import SweepFile, ranges_of
 
 
 def read_begun(folder: SweepFolder, decided: Decisions) -> Sweep:
@@ -46,4 +46,7 @@ def _trial(
         durable.check_plain(path, follow=False)
         recipe = load_recipe(path)
         tier, model = point.tier, point.model.name
-        yield Trial(name, tier.name, model, tier.priority, values=values, recipe=recipe, study=study)
+        yield Trial(
+            name, tier.name, model, tier.priority, values=values, recipe=recipe, study=study,
+            halving=point.base.halving,
+        )  # fmt: skip

@@ -22,7 +22,7 @@ from etude.text import plural, shorten
 
 State = Literal[
     "finished", "ended early", "running", "paused", "stopped", "killed", "failed", "unknown", "missing",
-    "damaged", "not started: budget",
+    "damaged", "not started: budget", "censored",
 ]  # fmt: skip
 _NORMAL = 1.959964  # half the width of an interval of 95 %, in standard errors
 
@@ -54,11 +54,14 @@ class Cell:
 
     @cached_property
     def state(self) -> State:
-        """The state of its run; `ended early` is by a rule of its recipe, and counts as its end."""
+        """The state of its run.
+
+        `ended early` is by a rule of its recipe, and counts as its end; `censored`: it was left at a rung.
+        """
         if self.summary is None:
             return "damaged" if self.problem else "not started: budget" if self.is_beyond else "missing"
         word: State = status_word(self.summary)  # type: ignore[assignment]
-        return word
+        return "censored" if self.rung is not None else word
 
     @property
     def is_final(self) -> bool:
@@ -71,9 +74,32 @@ class Cell:
         return self.history.metric if self.history else ChosenMetric.parse(self.trial.recipe.evaluate.metric)
 
     @cached_property
+    def evaluations(self) -> dict[int, tuple[Evaluation, float]]:
+        """The evaluations that its recipe asks for, by step, each with the time of its record."""
+        entries = self.history.ledger.entries if self.history else []
+        return {
+            event.step: (event, time)
+            for event, time, _ in entries
+            if isinstance(event, Evaluation) and not event.asked
+        }
+
+    @property
+    def rungs(self) -> list[int]:
+        """The steps of the rungs of its trial; none before it has begun."""
+        return self.trial.rungs(self.attempt.steps_per_epoch) if self.attempt else []
+
+    @cached_property
+    def rung(self) -> Evaluation | None:
+        """The evaluation at the rung where it stopped and from which it has not gone on, whatever comes."""
+        if self.summary is None or self.summary["status"] != "stopped":
+            return None
+        step = self.summary["step"]
+        return self.evaluations[step][0] if step in self.rungs and step in self.evaluations else None
+
+    @cached_property
     def best(self) -> Evaluation | None:
-        """The evaluation of its best moment so far, if the metric was measured then."""
-        best = self.history.best if self.history else None
+        """The evaluation of its best moment so far, if the metric was measured then; at a rung that there."""
+        best = self.rung or (self.history.best if self.history else None)
         value = metric_value(best, str(self.metric))
         return best if value is not None and math.isfinite(value) else None
 

@@ -11,8 +11,8 @@ from etude.report.charts import draw_svg
 from etude.report.wording import metric_title, setting, short
 from etude.sweep.cells import Cell
 from etude.sweep.deliverables import Deliverables
+from etude.sweep.layout import key_title, layout
 from etude.sweep.recommend import cost_front
-from etude.sweep.sections import key_title, layout
 from etude.sweep.standing import Standing
 
 # Colours that also the colour-blind tell apart (Okabe and Ito), each with a mark of its own.

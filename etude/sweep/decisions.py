@@ -29,6 +29,21 @@ class Choice:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """A trial that came to a rung, with its figure and rank among those that had come.
+
+    value  its metric there; None where that was not measured
+    rank   from 1, of `of` trials
+    """
+
+    trial: str
+    step: int
+    value: float | None
+    rank: int
+    of: int
+
+
 @dataclass
 class Decisions:
     """The decisions of a sweep folder.
@@ -37,6 +52,8 @@ class Decisions:
     added   names of the trials that train it again
     beyond  trials that the budget left out the last time
     found   trials that searches chose, in their order
+    came    trials that came to rungs, in their order
+    gone_on  trials that go on from a rung, each with its step
     """
 
     path: Path
@@ -44,6 +61,8 @@ class Decisions:
     added: set[str] = field(default_factory=set)
     beyond: set[str] = field(default_factory=set)
     found: list[Choice] = field(default_factory=list)
+    came: list[Arrival] = field(default_factory=list)
+    gone_on: set[tuple[str, int]] = field(default_factory=set)
 
     @classmethod
     def read(cls, folder: Path) -> "Decisions":
@@ -77,6 +96,14 @@ class Decisions:
         """Record a trial that a search chose."""
         self._add({"kind": "search", **asdict(choice)})
 
+    def arrive(self, arrival: Arrival) -> None:
+        """Record a trial that came to a rung."""
+        self._add({"kind": "rung", **asdict(arrival)})
+
+    def go_on(self, trial: str, step: int, rank: int, of: int) -> None:
+        """Record a trial that goes on from a rung, with its rank among those that had come."""
+        self._add({"kind": "goes on", "trial": trial, "step": step, "rank": rank, "of": of})
+
     def _add(self, value: Mapping[str, Any]) -> None:
         file = durable.Appender(self.path)
         try:
@@ -104,6 +131,17 @@ class Decisions:
                 if choice.number < 0 or choice.number in before:
                     raise ValueError("a number that no search gives")
                 self.found.append(choice)
+            case "rung":
+                figure = value["value"]
+                self.came.append(
+                    Arrival(
+                        trial=_of(str, value["trial"]), step=_of(int, value["step"]),
+                        value=None if figure is None else _of(float, figure),
+                        rank=_of(int, value["rank"]), of=_of(int, value["of"]),
+                    )
+                )  # fmt: skip
+            case "goes on":
+                self.gone_on.add((_of(str, value["trial"]), _of(int, value["step"])))
             case _:
                 raise ValueError("an unknown kind")
 

@@ -5,7 +5,7 @@ They hold at any moment: a trial that has not ended is shown as that, and nothin
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from etude.records.events import Forecast, plain
@@ -15,6 +15,7 @@ from etude.sweep.cells import Cell, read_cells
 from etude.sweep.costs import Costs, split_costs
 from etude.sweep.decisions import Decisions
 from etude.sweep.grid import Sweep, Trial
+from etude.sweep.halving import Censored, find_censored
 from etude.sweep.recommend import Candidate, Recommendation, make_candidate, pareto_front, recommend
 from etude.sweep.repeats import Shrinkage, measure_shrinkage, plan_repeats
 from etude.sweep.standing import Standing, same_rows, stand
@@ -33,6 +34,7 @@ class Deliverables:
     candidates  the best trial of each model that has one
     front       of these, as `pareto_front`
     shrinkage   of the trial that is trained again, else of the best of all; None before there is one
+    censored    trials that were left at rungs, by name, with their ranks there
     """
 
     sweep: Sweep
@@ -45,6 +47,7 @@ class Deliverables:
     front: Sequence[Candidate]
     advice: Sequence[Recommendation]
     shrinkage: Shrinkage | None
+    censored: Mapping[str, Censored]
 
     @property
     def metric(self) -> str:
@@ -65,7 +68,7 @@ class Deliverables:
             "same_validation_rows": self.same_rows,
             "best": best and best.name,
             "models": {model: _standing(standing) for model, standing in self.standings.items()},
-            "trials": [_cell(cell, self.costs) for cell in self.cells],
+            "trials": [_cell(cell, self.costs, self.censored.get(cell.name)) for cell in self.cells],
             "costs": _costs(self.costs),
             "candidates": [_candidate(each, self.front) for each in self.candidates],
             "recommendations": [
@@ -104,6 +107,10 @@ def make_deliverables(sweep: Sweep, find: Find, decided: Decisions | None = None
         sweep=sweep, cells=cells, standings=standings, overall=overall, same_rows=is_same, costs=costs,
         candidates=candidates, front=pareto_front(candidates) if is_same is not False else [],
         advice=recommend(candidates, overall), shrinkage=shrinkage,
+        censored={
+            name: found for model in models
+            for name, found in find_censored([cell for cell in cells if cell.trial.model == model]).items()
+        },
     )  # fmt: skip
 
 
@@ -132,10 +139,11 @@ def _standing(standing: Standing) -> dict[str, Any]:
             for each in standing.others
         ],
         "without_final_value": [cell.name for cell in standing.left],
+        "censored": [cell.name for cell in standing.left if cell.state == "censored"],
     }  # fmt: skip
 
 
-def _cell(cell: Cell, costs: Costs) -> dict[str, Any]:
+def _cell(cell: Cell, costs: Costs, censored: Censored | None) -> dict[str, Any]:
     error, error_from = cell.error
     entry: dict[str, Any] = {
         "trial": cell.name, "tier": cell.trial.tier, "model": cell.trial.model,
@@ -146,6 +154,8 @@ def _cell(cell: Cell, costs: Costs) -> dict[str, Any]:
         "test": cell.test, "device_seconds": costs.charged.get(cell.name),
         "device_seconds_alone": costs.alone.get(cell.name),
     }  # fmt: skip
+    if censored:
+        entry["rung"] = {"value": cell.value, **asdict(censored)}
     if cell.converged:
         evaluation, seconds = cell.converged
         entry["converged"] = {"step": evaluation.step, "seconds": seconds}

@@ -43,8 +43,8 @@ class Device:
 class Ended:
     """The end of a process of a trial.
 
-    how       finished; stopped, to be gone on with; killed; lost, with what it ran on; failed, by an error
-              that would come again
+    how       finished; stopped, to be gone on with; paused, until it is added again; killed; lost, with what
+              it ran on; failed, by an error that would come again
     is_ahead  whether it saved a step since it was started
     seconds   of devices that it has taken in all, where a budget asks for them
     """
@@ -72,7 +72,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Added:
-    """More trials, which were decided after the start."""
+    """More trials, which were decided after the start, or that go on after a pause."""
 
     jobs: Sequence[Job]
 
@@ -127,6 +127,7 @@ class Dispatcher:
 
     finished   trials that need nothing more
     branched   trials whose first steps are there
+    paused     trials that have come as far as they are to go for now
     running    trials that run already, and the device of each
     budget     seconds of devices that all may take; None for no limit
     spent      of them so far, by trial
@@ -138,6 +139,7 @@ class Dispatcher:
         *,
         finished: Collection[str] = (),
         branched: Collection[str] = (),
+        paused: Collection[str] = (),
         running: Mapping[str, str] | None = None,
         budget: float | None = None,
         spent: Mapping[str, float] | None = None,
@@ -145,7 +147,7 @@ class Dispatcher:
         self._jobs: dict[str, Job] = {}
         self._order: dict[str, int] = {}
         self._children: dict[str, list[str]] = {}
-        self.finished, self.given_up = set(finished), set[str]()
+        self.finished, self.given_up, self.paused = set(finished), set[str](), set(paused)
         self._branched = set(branched)
         self.running = dict(running or {})
         self._needs: dict[str, int] = {}
@@ -165,8 +167,8 @@ class Dispatcher:
 
     @property
     def is_over(self) -> bool:
-        """True if every trial is finished or given up."""
-        return len(self.finished) + len(self.given_up) + len(self.beyond) >= len(self._jobs)
+        """True if every trial is finished, given up or paused."""
+        return sum(map(len, (self.finished, self.given_up, self.beyond, self.paused))) >= len(self._jobs)
 
     @property
     def places(self) -> int:
@@ -176,17 +178,12 @@ class Dispatcher:
     def refuse(self, devices: Sequence[Device], names: Sequence[str] | None = None) -> list[GiveUp]:
         """Give up trials, by default any, that fit on none of the devices to come, before they start."""
         limits = [device.memory_bytes for device in devices]
-        most = max((limit for limit in limits if limit is not None), default=0)
+        most = max(filter(None, limits), default=0)
         if not limits or None in limits:
             return []
-        found = [
-            name
-            for name, need in self._needs.items()
-            if need > most and name not in self.finished and (names is None or name in names)
-        ]
-        return [
-            action for name in found for action in self._give_up(name, too_large(self._needs[name], most))
-        ]
+        found = [name for name, need in self._needs.items() if need > most and name not in self.finished]
+        found = [name for name in found if names is None or name in names]
+        return [each for name in found for each in self._give_up(name, too_large(self._needs[name], most))]
 
     def decide(self, event: Event) -> list[Action]:
         """The actions that follow from an event."""
@@ -197,6 +194,7 @@ class Dispatcher:
             case Lost(name):
                 del self._places[name]
             case Added(jobs):
+                self.paused.difference_update(job.name for job in jobs)
                 self._add(jobs)
                 devices = [place.device for place in self._places.values()]
                 actions += self.refuse(devices, [job.name for job in jobs])
@@ -212,11 +210,11 @@ class Dispatcher:
     def _add(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._jobs[job.name] = job
-            self._order[job.name] = len(self._order)
+            self._order.setdefault(job.name, len(self._order))
             if job.parent is not None:
                 self._children.setdefault(job.parent, []).append(job.name)
             if job.memory_bytes:
-                self._needs[job.name] = job.memory_bytes
+                self._needs.setdefault(job.name, job.memory_bytes)
         for job in jobs:
             if self._can_start(job):
                 self._queue(job.name)
@@ -226,6 +224,9 @@ class Dispatcher:
         if event.how == "finished":
             self.finished.add(name)
             self._wake_children(name)
+            return []
+        if event.how == "paused":
+            self.paused.add(name)
             return []
         if event.how == "failed":
             return self._give_up(name, event.reason)
@@ -258,7 +259,8 @@ class Dispatcher:
             self._queue(name)
 
     def _can_start(self, job: Job) -> bool:
-        if any(job.name in each for each in (self.finished, self.given_up, self.running, self.beyond)):
+        ended = (self.finished, self.given_up, self.running, self.beyond, self.paused)
+        if any(job.name in each for each in ended):
             return False
         is_left = job.parent in self.finished or job.parent in self.given_up
         return job.parent is None or is_left or job.name in self._branched
@@ -387,8 +389,8 @@ class Dispatcher:
         return self._needs.get(name) or (device.memory_bytes or 0) // device.at_once
 
     def _most_memory(self, name: str) -> int:
-        limits = [place.device.memory_bytes for place in self._places.values()]
-        return max((limit for limit in limits if limit is not None), default=self._needs[name])
+        limits = (place.device.memory_bytes for place in self._places.values())
+        return max(filter(None, limits), default=self._needs[name])
 
 
 def too_large(need: int, most: int) -> str:

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
 from etude.recipe.settings import is_default, shown_settings
 from etude.recipe.toml import toml_text
 from etude.report.markdown import code, prose, table
-from etude.sweep.grid import Sweep, Trial, axes_of, ranges_of, sizes_of
+from etude.sweep.grid import Sweep, Trial
 from etude.sweep.measure import Measured
-from etude.sweep.schema import Range, Search, SweepModel, Tier
+from etude.sweep.rungs import foresee_range
+from etude.sweep.schema import Range, Search, SweepModel, Tier, axes_of, ranges_of, sizes_of
 from etude.sweep.stacks import stack_notes
 from etude.sweep.tree import Tree, offers, reasons
 from etude.text import plural, rough_duration, rough_size
@@ -92,11 +94,17 @@ def repeats_count(sweep: Sweep) -> int:
 def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
     """The forecast of time and memory in words, and whether it is beyond the budget."""
     lines, seconds, budget = [], seconds_of(measured, tree), sweep.file.budget.seconds
-    count = repeats_count(sweep)
+    count, halved = repeats_count(sweep), foresee_halving(sweep, measured, tree)
+    lines += [_halving_line(sweep, tree, halved["steps"])] if halved else []
     if seconds is not None:
         where = ", ".join(dict.fromkeys(measured.where.values()))
         steps = plural(sum(stage.own_steps for stage in tree.stages), "step")
-        lines.append(f"about {rough_duration(seconds)} of device time for {steps} ({where})")
+        if halved:
+            low, seconds = halved["seconds"]
+            times = " to ".join(dict.fromkeys([rough_duration(low), rough_duration(seconds)]))
+            lines.append(f"about {times} of device time ({where})")
+        else:
+            lines.append(f"about {rough_duration(seconds)} of device time for {steps} ({where})")
         costs = [stage.planned.steps * measured.seconds[stage.name] for stage in tree.stages]
         more = count * max(costs, default=0.0)
         if more:
@@ -111,6 +119,40 @@ def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
         sizes = dict.fromkeys([rough_size(min(needs)), rough_size(max(needs))])
         lines.append(f"{' to '.join(sizes)} of memory a trial")
     return lines
+
+
+def foresee_halving(sweep: Sweep, measured: Measured, tree: Tree) -> dict[str, tuple[float, float]]:
+    """The steps, and seconds where they can be foreseen, of trials that pause at rungs, each as a range.
+
+    Empty for a sweep without rungs.
+    """
+    halving = sweep.file.halving
+    if halving is None:
+        return {}
+    steps: dict[str, list[list[float]]] = {}
+    seconds: dict[str, list[list[float]]] = {}
+    for stage in tree.stages:
+        ends = [*stage.planned.rungs, stage.planned.steps]
+        parts = [float(end - begin) for begin, end in pairwise([0, *ends])]
+        rate = measured.seconds.get(stage.name, 0.0)
+        steps.setdefault(stage.planned.trial.model, []).append(parts)
+        seconds.setdefault(stage.planned.trial.model, []).append([rate * part for part in parts])
+    found = {"steps": foresee_range(list(steps.values()), halving.reduction_factor)}
+    if seconds_of(measured, tree) is not None:
+        found["seconds"] = foresee_range(list(seconds.values()), halving.reduction_factor)
+    return found
+
+
+def _halving_line(sweep: Sweep, tree: Tree, steps: tuple[float, float]) -> str:
+    """The rungs of a sweep and the steps that it needs, in a sentence."""
+    given = sweep.file.halving
+    assert given is not None
+    low, high = (f"{round(each):,}" for each in steps)
+    rungs = f"{', '.join(f'{rung:,}' for rung in given.rungs)} {given.unit}"
+    return (
+        f"trials of a model pause at {rungs}, and about one of {given.reduction_factor} goes on: {low} to "
+        f"{high} steps in 9 of 10 orders of them, of {tree.steps_alone:,} for all"
+    )
 
 
 def _summary(sweep: Sweep, tree: Tree) -> str:

@@ -9,10 +9,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from etude.control.signals import PassedOn
 from etude.errors import InputError
@@ -24,7 +23,6 @@ from etude.sweep.decisions import Decisions
 from etude.sweep.dispatch import (
     Added,
     Branched,
-    Device,
     Dispatcher,
     Ended,
     Event,
@@ -34,9 +32,11 @@ from etude.sweep.dispatch import (
     Lost,
     Start,
 )
+from etude.sweep.executor import Processes, open_processes
 from etude.sweep.folder import SweepFolder, TrialState
 from etude.sweep.grid import Sweep, Trial
-from etude.sweep.local import Exit, LocalProcesses
+from etude.sweep.halving import Halving
+from etude.sweep.local import Exit
 from etude.sweep.measure import Measured, measure
 from etude.sweep.outcome import Outcome, describe_exit
 from etude.sweep.repeats import repeats_of
@@ -51,21 +51,6 @@ from etude.text import plural
 _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
 _LOOK_SECONDS = 10.0  # between looks at the sweep file
-
-
-class Processes(Protocol):
-    """Starter and watcher of the processes of stages. `devices`: those that are there at first."""
-
-    devices: list[Device]
-
-    def start(self, name: str, device: Device, words: Sequence[str], log: Path) -> None:
-        """Start `etude WORDS` for a stage on a device; what it says is added to a log."""
-
-    def signal(self, number: int) -> None:
-        """Send a signal to all that run."""
-
-    def poll(self) -> list[Exit | Joined | Lost]:
-        """The processes that have ended and the devices that have come and gone since the last call."""
 
 
 def run_sweep(
@@ -87,27 +72,13 @@ def run_sweep(
         sweep = replace(sweep, trials=(*sweep.trials, *searches.choose(1, ())))
         measured = measure(sweep)
         tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
-        with _open_processes(sweep, folder, measured, tree, tell) as processes:
+        are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
+        with open_processes(sweep, folder, tell, are_known=are_known) as processes:
             controller = Controller(
                 sweep, folder, path, measured, tree, processes, searches=searches, tell=tell
             )
             with controller.signals():
                 return controller.run()
-
-
-@contextlib.contextmanager
-def _open_processes(
-    sweep: Sweep, folder: SweepFolder, measured: Measured, tree: Tree, tell: Callable[[str], None]
-) -> Iterator[Processes]:
-    if sweep.file.resources.executor == "ray":
-        from etude.sweep.ray import join_cluster
-
-        with join_cluster(sweep.file.resources, folder, tell) as processes:
-            yield processes
-    else:
-        are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
-        with contextlib.closing(LocalProcesses(sweep, are_known=are_known)) as processes:
-            yield processes
 
 
 class Controller:
@@ -129,6 +100,7 @@ class Controller:
         self._stages = {stage.name: stage for stage in tree.stages}
         self._leads: dict[str, str] = {}  # the trial that names the process, of each other one in a stack
         self._measured, self._decisions, self._searches = measured, searches.decisions, searches
+        self._halving = Halving(searches.decisions, tell)
         self._processes = processes
         self._devices = {device.name: device for device in processes.devices}
         self._adopted: dict[str, Exit] = {}  # stages that run without one of our processes, and their end
@@ -173,12 +145,12 @@ class Controller:
         is_stopped = self._is_stopping and not dispatcher.is_over
         self._decisions.leave_out(dispatcher.beyond)
         self._given_up |= dispatcher.beyond
-        if dispatcher.beyond:
-            for name, count in self._searches.left.items():
-                self._given_up[name] = f"not started: budget ({plural(count, 'trial')} not chosen)"
+        for name, count in self._searches.left.items() if dispatcher.beyond else ():
+            self._given_up[name] = f"not started: budget ({plural(count, 'trial')} not chosen)"
         if dispatcher.finished and not is_stopped:
             self._tell(self._report.finish())
-        return Outcome(len(dispatcher.finished), self._count, self._given_up, is_stopped)
+        censored = 0 if is_stopped else len(dispatcher.paused)
+        return Outcome(len(dispatcher.finished), self._count, self._given_up, is_stopped, censored)
 
     def signals(self) -> PassedOn:
         """While entered, a signal is passed on to the processes, which save and stop."""
@@ -195,6 +167,9 @@ class Controller:
                     os.kill(int(lease["pid"]), number)
 
     def _dispatcher(self, states: dict[str, TrialState]) -> Dispatcher:
+        planned = [stage.planned for stage in self._tree.stages]
+        self._halving.begin(planned, states)
+        self._halving.take_going()  # they are no longer paused
         jobs = [self._job(stage) for stage in self._tree.stages]
         finished = {name for name, state in states.items() if state.is_finished and name in self._stages}
         self._branched = {name for name, state in states.items() if state.is_settled and name in self._stages}
@@ -205,12 +180,13 @@ class Controller:
         }
         for name in [name for name, lead in self._leads.items() if lead in self._adopted]:
             self._adopted.pop(name, None)  # they end with the process that the first one names
+        paused = {each.trial.name for each in planned if self._halving.waits(each)} - self._adopted.keys()
         running = dict.fromkeys(self._adopted, self._processes.devices[0].name)
         for name in self._adopted:
             self._tell(f"goes on   {name}, which was started before")
         spent = {name: self._spent(state) for name, state in states.items() if name in self._stages}
         dispatcher = Dispatcher(
-            jobs, finished=finished, branched=self._branched, running=running,
+            jobs, finished=finished, branched=self._branched, paused=paused - finished, running=running,
             budget=self._sweep.file.budget.seconds, spent=spent,
         )  # fmt: skip
         for action in dispatcher.refuse(self._processes.devices):
@@ -219,10 +195,15 @@ class Controller:
 
     def _job(self, stage: Stage) -> Job:
         group = [stage.name, *self._others(stage.name)]
-        cost = sum(self._stages[each].own_steps * self._measured.seconds.get(each, 0.0) for each in group)
+        cost = sum(self._steps_to_make(each) * self._measured.seconds.get(each, 0.0) for each in group)
         need = sum(self._measured.memory.get(each, 0) for each in group)
         parent = self._leads.get(stage.name, stage.parent)
         return Job(stage.name, parent, stage.planned.trial.priority, cost, need)
+
+    def _steps_to_make(self, name: str) -> int:
+        """Steps of a trial until it ends or pauses, in all."""
+        stage = self._stages[name]
+        return (self._halving.next_stop(stage.planned) or stage.planned.steps) - stage.fork
 
     def _spent(self, state: TrialState | None) -> float:
         """Device seconds that a trial has taken, as far as a budget asks for them."""
@@ -232,7 +213,10 @@ class Controller:
         """True if every trial has ended; the best of them is trained again first, chosen once."""
         if not dispatcher.is_over or dispatcher.beyond or self._is_stopping:
             return dispatcher.is_over
-        if len(self._sweep.trials) > 1 and self._sweep.file.repeats.seeds and self._decisions.best is None:
+        self._halving.spare({self._stages[name].planned.trial.model for name in dispatcher.finished})
+        self._go_on(dispatcher)
+        is_due = self._sweep.file.repeats.seeds and self._decisions.best is None
+        if dispatcher.is_over and is_due and len(self._sweep.trials) > 1:
             trials = self._sweep.trials
             best = best_of(read_cells(trials, find_runs_of(trials, self._folder.runs)))
             if best is not None:
@@ -251,7 +235,8 @@ class Controller:
 
     def _search(self, dispatcher: Dispatcher) -> None:
         """Take in what the searches choose now."""
-        while trials := self._searches.choose(dispatcher.places, self._given_up):
+        at_rungs = self._halving.at_rungs()
+        while trials := self._searches.choose(dispatcher.places, self._given_up, at_rungs):
             self._add(dispatcher, trials)
 
     def _add(self, dispatcher: Dispatcher, trials: Sequence[Trial]) -> None:
@@ -268,6 +253,12 @@ class Controller:
         self._stages |= {stage.name: stage for stage in stages}
         self._act(dispatcher, Added([self._job(stage) for stage in stages]))
 
+    def _go_on(self, dispatcher: Dispatcher) -> set[str]:
+        """Take in the trials that go on from rungs now; returns their names."""
+        if going := self._halving.take_going():
+            self._act(dispatcher, Added([self._job(self._stages[name]) for name in going]))
+        return set(going)
+
     def _act(self, dispatcher: Dispatcher, event: Event) -> None:
         """Do what follows from an event; while stopping, nothing is started."""
         if self._is_stopping:
@@ -277,6 +268,8 @@ class Controller:
                     dispatcher.finished.add(event.name)
             return
         if isinstance(event, Ended):
+            if event.name in self._go_on(dispatcher):
+                event = replace(event, how="stopped", is_ahead=True)
             self._search(dispatcher)  # before its place is free, so that what is chosen may be first there
         for action in dispatcher.decide(event):
             if isinstance(action, Start):
@@ -285,9 +278,10 @@ class Controller:
                 self._give_up(action)
         if isinstance(event, Ended | Joined):
             self._search(dispatcher)
-        if isinstance(event, Ended) and event.how == "finished":
-            done = len(dispatcher.finished)
-            self._tell(f"finished  {event.name}  {event.reason}({done:,} of {self._count:,})")
+        if isinstance(event, Ended) and event.how in ("finished", "paused"):
+            if event.how == "finished":
+                done = len(dispatcher.finished)
+                self._tell(f"finished  {event.name}  {event.reason}({done:,} of {self._count:,})")
             self._report.renew()
 
     def _start(self, action: Start) -> None:
@@ -300,11 +294,15 @@ class Controller:
         for other in self._others(name):
             if not self._is_held(other):
                 words += ["--with", str(self._folder.recipe(other))]
+        planned = self._stages[name].planned
+        stop = self._halving.next_stop(planned)
+        words += ["--until", str(stop)] if stop else []
         self._processes.start(name, self._devices[device], words, self._folder.log(name))
         begun = f"from step {self._begun_at[name]:,} " if state else ""
         if words.count("--with"):
             begun = f"and {words.count('--with'):,} on the same base {begun}"
-        self._tell(f"starts    {name} {begun}of {self._stages[name].planned.steps:,} steps on {device}")
+        end = f"to {stop:,} of" if stop else "of"
+        self._tell(f"starts    {name} {begun}{end} {planned.steps:,} steps on {device}")
 
     def _watch(self) -> list[Event]:
         """Events of stages and devices since the last time; a stage that is still held has not ended."""
@@ -348,6 +346,8 @@ class Controller:
         state = self._folder.read([self._stages[name].planned.trial]).get(name)
         if state and state.is_finished:
             return Ended(name, "finished", state.figure)
+        if state and self._halving.arrive(self._stages[name].planned, state):
+            return Ended(name, "paused")
         is_ahead = state is not None and state.steps > self._begun_at.get(name, 0)
         if code in (1, 2):
             return Ended(name, "failed", self._folder.last_error(name))

@@ -1,6 +1,6 @@
 """A sweep folder: recipes of the trials, their runs and logs. Its state is that of the runs alone.
 
-SWEEP/sweep.toml    the file as given at first
+SWEEP/sweep.toml    the file as given last
 SWEEP/trials/       the recipe of each trial
 SWEEP/runs/         a run for each trial that was begun
 SWEEP/logs/         what the process of each trial said
@@ -106,8 +106,7 @@ class SweepFolder:
                 f"the sweep has changed since {self.path} was begun: {'; '.join(changes)}; bring it back, "
                 "give another --folder, or take the changes over with --accept"
             )
-        if not (self.path / "sweep.toml").exists() or changes:
-            durable.write_file(self.path / "sweep.toml", sweep.text.encode())
+        durable.write_file(self.path / "sweep.toml", sweep.text.encode())
         known = {path.stem for path in self._recipes()}
         for name in known - {trial.name for trial in sweep.trials} - {*added}:
             self.recipe(name).unlink()

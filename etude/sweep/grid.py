@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,19 @@ from etude.recipe.load import absolute, change, diff, flatten, read_recipe_text,
 from etude.recipe.problems import describe, group_by_keys
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import Locator, parse, toml_text
-from etude.sweep.schema import Axis, Range, Search, SweepFile, SweepModel, Tier
+from etude.sweep.rungs import rival_problems, rung_problems
+from etude.sweep.schema import (
+    Axis,
+    Halving,
+    Range,
+    Search,
+    SweepFile,
+    SweepModel,
+    Tier,
+    axes_of,
+    count_trials,
+    ranges_of,
+)
 from etude.text import plural, shorten
 
 MOST_TRIALS = 10_000
@@ -35,6 +46,7 @@ class Trial:
 
     values  by key of the grid and of the ranges
     study   name of the search that chose it; "" for a point of a grid
+    halving  the rungs that it pauses at; None for a trial that is trained to its end
     """
 
     name: str
@@ -44,6 +56,14 @@ class Trial:
     values: Mapping[str, Any]
     recipe: Recipe = field(repr=False)
     study: str = ""
+    halving: Halving | None = None
+
+    def rungs(self, steps_per_epoch: int) -> list[int]:
+        """The steps that it pauses at."""
+        given = self.halving
+        if given is None:
+            return []
+        return [rung * (steps_per_epoch if given.unit == "epochs" else 1) for rung in given.rungs]
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,12 @@ def load_sweep(path: Path) -> Sweep:
             if len(problems) >= _MOST_PROBLEMS:
                 break
     problems |= dict.fromkeys(_find_twins(trials))
+    if file.halving and not problems:
+        rivals = [(each.model, each.recipe.evaluate.metric) for each in trials]
+        for study in studies:
+            metric = study.trial(0, next(study.ends())).recipe.evaluate.metric
+            rivals += [(study.model, metric)] * study.search.trials
+        problems |= dict.fromkeys(rival_problems(rivals, _line(locator, "halving")))
     if problems:
         raise RecipeError(list(problems)[:_MOST_PROBLEMS])
     assert len(trials) + sum(study.search.trials for study in studies) == count
@@ -136,42 +162,20 @@ def outline(path: Path) -> tuple[SweepFile, str, "list[Point]"]:
     locator = Locator(text, path.name, {})
     file = _validate(parse(text, path.name), locator)
     _require_few(file, locator)
-    base, no_places = _Base({}, locator, path.parent), ("", "")
+    base, no_places = _Base({}, locator, path.parent, halving=file.halving), ("", "")
     models = [(tier, model) for tier in file.tiers for model in tier.models]
     return file, text, [each for parts in models for each in _points(base, *parts, no_places, locator)]
 
 
-def count_trials(file: SweepFile) -> int:
-    """The number of trials, by arithmetic."""
-    return sum(prod(sizes_of(tier, model, file.search)) for tier in file.tiers for model in tier.models)
-
-
-def sizes_of(tier: Tier, model: SweepModel, search: Search | None) -> list[int]:
-    """The number of values of each grid of a model, and that of the trials of its search."""
-    sizes = [len(axis.values) for axis in axes_of(tier, model)]
-    return [*sizes, search.trials] if search and ranges_of(tier, model) else sizes
-
-
-def axes_of(tier: Tier, model: SweepModel) -> list[Axis]:
-    """The grids of a model: those of its tier, but where it has one of the same keys, and its own."""
-    own = {key for axis in model.grid for key in axis.keys}
-    return [*(axis for axis in tier.grid if not own.intersection(axis.keys)), *model.grid]
-
-
-def ranges_of(tier: Tier, model: SweepModel) -> list[Range]:
-    """The ranges of a model: those of its tier, but where it has one of the same key, and its own."""
-    own = {each.key_ for each in model.search}
-    return [*(each for each in tier.search if each.key_ not in own), *model.search]
-
-
 @dataclass(frozen=True)
 class _Base:
-    """The base recipe as plain values, its file for messages, and the folder that its paths begin in."""
+    """The base recipe as plain values, its file for messages, the folder that its paths begin in, rungs."""
 
     values: dict[str, Any]
     locator: Locator
     folder: Path
     text: str = ""
+    halving: Halving | None = None
 
 
 def _validate(data: dict[str, Any], locator: Locator) -> SweepFile:
@@ -193,9 +197,9 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
         most = f"a sweep has at most {MOST_TRIALS:,}"
         raise RecipeError([f"{locator.file} describes {count:,} trials; {most}; take values or searches out"])
     if file.budget.trials is not None and count > file.budget.trials:
-        name = locator.name(("budget", "trials"))
+        name, parts = locator.name(("budget", "trials")), f"grids{' and searches' * bool(file.search)}"
         problems.append(
-            f"{name} is {file.budget.trials:,}, but the {_parts(file)} have {plural(count, 'trial')}; "
+            f"{name} is {file.budget.trials:,}, but the {parts} have {plural(count, 'trial')}; "
             "raise it, or take values out"
         )
     problems += _search_problems(file, locator)
@@ -274,20 +278,16 @@ def _search_problems(file: SweepFile, locator: Locator) -> Iterator[str]:
             yield f"{locator.name((*dotted.split('.'), 'values'))} holds {shorten(text, 40)} twice; keep one"
 
 
-def _parts(file: SweepFile) -> str:
-    return "grids and searches" if file.search else "grids"
-
-
 def _read_base(file: SweepFile, path: Path, data: dict[str, Any], locator: Locator) -> _Base:
     if isinstance(file.recipe, dict):
-        return _Base(file.recipe, locator, path.resolve().parent)
+        return _Base(file.recipe, locator, path.resolve().parent, halving=file.halving)
     check_name(file.recipe)
     base = path.parent / file.recipe
     text = read_recipe_text(base)
     values = parse(text, base.name)
     if "tiers" in values:
         raise InputError(f"{locator.name(('recipe',))} is {base.name}, a sweep itself; give a recipe")
-    return _Base(values, Locator(text, base.name, {}), base.resolve().parent, text)
+    return _Base(values, Locator(text, base.name, {}), base.resolve().parent, text, file.halving)
 
 
 def _line(locator: Locator, dotted: str) -> str:
@@ -319,9 +319,11 @@ class Point:
         """The trial here, with values of ranges. Raises: RecipeError with its problems, at their places."""
         changes = {"name": name, **self.given, **chosen}
         recipe = recipe_from(change(self.base.values, changes), self.base.locator.over(self.places))
+        if (rungs := self.base.halving) and (found := rung_problems(rungs, recipe, self.places["halving"])):
+            raise RecipeError(found)
         return Trial(
             name, self.tier.name, self.model.name, self.tier.priority, {**self.values, **chosen},
-            absolute(recipe, self.base.folder),
+            absolute(recipe, self.base.folder), halving=self.base.halving,
         )  # fmt: skip
 
     def study(self, ranges: list[Range], search: Search) -> Study:
@@ -349,7 +351,7 @@ def _points(
 ) -> Iterator[Point]:
     """Each point of the grids of a model, with all changes of the base and their places in the file."""
     given: dict[str, Any] = {}
-    where: dict[str, str] = {}
+    where = {"halving": _line(locator, "halving")}
     for settings, place in ((tier.settings, places[0]), (model.settings, places[1])):
         for key, value in flatten(settings).items():
             given[key], where[key] = value, _line(locator, f"{place}.settings.{key}")

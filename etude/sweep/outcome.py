@@ -9,17 +9,23 @@ from etude.text import plural
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of an execution. `is_stopped`: a signal ended it, and the same command goes on."""
+    """The end of an execution.
+
+    is_stopped  a signal ended it, and the same command goes on
+    censored    trials that were left at rungs
+    """
 
     finished: int
     trials: int
     given_up: dict[str, str] = field(default_factory=dict)
     is_stopped: bool = False
+    censored: int = 0
 
 
 def describe_outcome(outcome: Outcome) -> Sequence[str]:
     """Sentences on the end of an execution."""
-    lines = [f"{outcome.finished:,} of {plural(outcome.trials, 'trial')} finished"]
+    censored = f", {outcome.censored:,} censored at rungs" * bool(outcome.censored)
+    lines = [f"{outcome.finished:,} of {plural(outcome.trials, 'trial')} finished{censored}"]
     for reason in dict.fromkeys(outcome.given_up.values()):
         first, *others = [name for name, each in outcome.given_up.items() if each == reason]
         lines.append(f"not finished: {first}{f' and {len(others):,} more' * bool(others)}: {reason}")

@@ -86,4 +86,4 @@ def _repeat(trial: Trial, seed: int) -> Trial:
     if len(name) > _LONGEST_NAME:
         name = f"{trial.model}-{values_hash({'trial': trial.name, 'seed': seed})[:12]}"
     recipe = with_changes(trial.recipe, {"name": name, "seed": seed})
-    return replace(trial, name=name, values={**trial.values, "seed": seed}, recipe=recipe)
+    return replace(trial, name=name, values={**trial.values, "seed": seed}, recipe=recipe, halving=None)

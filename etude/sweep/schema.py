@@ -1,5 +1,6 @@
 """The schema of a sweep file: a base recipe, tiers of models with their grids, budget and resources."""
 
+from math import prod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -182,6 +183,36 @@ class Search(Section):
     seed: Count = key(17, "of the sampler: one trial at a time gives the same trials again")
 
 
+class Halving(Section):
+    """Rungs at which the trials of a model pause, and the share of them that goes on from each."""
+
+    epochs: Annotated[list[Positive], Field(min_length=1)] | None = key(
+        None, "the rungs of trials whose length is in epochs, the lowest first", example=[1, 3]
+    )
+    steps: Annotated[list[Positive], Field(min_length=1)] | None = key(
+        None, "the rungs of trials whose length is in steps, the lowest first", example=[100, 300]
+    )
+    reduction_factor: Annotated[int, Field(ge=2)] = key(3, "of so many trials at a rung one goes on")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give epochs or steps, the rungs in the unit of the trials' length")
+        if self.rungs != sorted(set(self.rungs)):
+            raise ValueError(f"{self.unit} is {self.rungs}; give each rung once, the lowest first")
+        return self
+
+    @property
+    def unit(self) -> Literal["epochs", "steps"]:
+        """The unit of its rungs."""
+        return "steps" if self.epochs is None else "epochs"
+
+    @property
+    def rungs(self) -> list[int]:
+        """The rungs in their unit."""
+        return self.epochs or self.steps or []
+
+
 class Repeats(Section):
     """The training of the best trial again, once all have ended, to tell how much of its lead is luck."""
 
@@ -200,9 +231,33 @@ class SweepFile(Section):
     budget: Budget = Budget()
     resources: Resources = Resources()
     search: Search | None = key(None, "how ranges are searched")
+    halving: Halving | None = key(None, "rungs from which only the best trials go on")
     repeats: Repeats = Repeats()
     success: list[str] = key([], "what decides between trials, the first first", example=["f1"])
     rows: Positive | None = key(
         None, "training rows, for plans where the data cannot be read", example=20_000
     )
     why: dict[str, str] = key({}, "reasons for settings of the base recipe, by key")
+
+
+def count_trials(file: SweepFile) -> int:
+    """The number of trials, by arithmetic."""
+    return sum(prod(sizes_of(tier, model, file.search)) for tier in file.tiers for model in tier.models)
+
+
+def sizes_of(tier: Tier, model: SweepModel, search: Search | None) -> list[int]:
+    """The number of values of each grid of a model, and that of the trials of its search."""
+    sizes = [len(axis.values) for axis in axes_of(tier, model)]
+    return [*sizes, search.trials] if search and ranges_of(tier, model) else sizes
+
+
+def axes_of(tier: Tier, model: SweepModel) -> list[Axis]:
+    """The grids of a model: those of its tier, but where it has one of the same keys, and its own."""
+    own = {key for axis in model.grid for key in axis.keys}
+    return [*(axis for axis in tier.grid if not own.intersection(axis.keys)), *model.grid]
+
+
+def ranges_of(tier: Tier, model: SweepModel) -> list[Range]:
+    """The ranges of a model: those of its tier, but where it has one of the same key, and its own."""
+    own = {each.key_ for each in model.search}
+    return [*(each for each in tier.search if each.key_ not in own), *model.search]

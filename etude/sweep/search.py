@@ -8,6 +8,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from etude.errors import InputError, RecipeError
@@ -17,6 +18,7 @@ from etude.sweep.cells import read_cells
 from etude.sweep.decisions import Choice, Decisions
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Study, Sweep, Trial
+from etude.sweep.rungs import AtRung
 from etude.sweep.schema import Range
 
 _TRIES = 32  # of values that no trial has yet
@@ -29,11 +31,18 @@ class Known:
 
     worth   its metric with the sign by which more is better, once it has ended with one
     is_out  True if it will have none
+    at      the highest rung that it came to
     """
 
     values: Mapping[str, Any]
     worth: float | None = None
     is_out: bool = False
+    at: AtRung | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """True if it is being trained, or is to be."""
+        return self.worth is None and not self.is_out and not (self.at and self.at.waits)
 
 
 def with_found(sweep: Sweep, choices: Sequence[Choice]) -> Sweep:
@@ -72,7 +81,7 @@ def choose(study: Study, number: int, known: Sequence[Known]) -> Choice | None:
     try:
         study.trial(number, values)
     except RecipeError as error:
-        problem = error.problems[0]
+        problem = str(error.problems[0])  # without its place in a file
     return Choice(study.name, number, trial, values, problem)
 
 
@@ -122,16 +131,20 @@ def space_of(optuna: Any, given: Range) -> Any:
 
 
 def _frozen(optuna: Any, study: Study, known: Known, spaces: Mapping[str, Any]) -> Any:
-    """A trial as Optuna keeps it: complete, failed, or running, which its sampler keeps away from."""
+    """A trial as Optuna keeps it: complete, failed, pruned at a rung, or running, which is kept away from."""
     states = optuna.trial.TrialState
     state = states.FAIL if known.is_out else states.RUNNING if known.worth is None else states.COMPLETE
+    figures = {}
+    if state == states.RUNNING and known.at and known.at.worth is not None:
+        state, figures = states.PRUNED, {known.at.place: known.at.worth}
     params = {
         each.key_: each.values.index(known.values[each.key_]) if each.values else known.values[each.key_]
         for each in study.ranges
     }
     return optuna.trial.create_trial(
-        state=state, value=known.worth, params=params, distributions=dict(spaces)
-    )
+        state=state, value=known.worth, params=params, distributions=dict(spaces),
+        intermediate_values=figures,
+    )  # fmt: skip
 
 
 def fits(study: Study, values: Mapping[str, Any]) -> bool:
@@ -176,16 +189,18 @@ class Searches:
         }
         return {name: count for name, count in counts.items() if count > 0}
 
-    def choose(self, places: int, given_up: Collection[str]) -> list[Trial]:
+    def choose(
+        self, places: int, given_up: Collection[str], at_rungs: Mapping[str, AtRung] = MappingProxyType({})
+    ) -> list[Trial]:
         """The trials that are chosen now, each recorded first, then written.
 
-        given_up: trials that will have no value.
+        given_up: trials that will have no value. at_rungs: trials that came to rungs.
         """
         chosen: list[Trial] = []
         for study in self._studies:
             while study.name in self.left:
-                known = list(self._known(study, given_up))
-                if sum(each.worth is None and not each.is_out for each in known) >= max(places, 1):
+                known = list(self._known(study, given_up, at_rungs))
+                if sum(each.is_under_way for each in known) >= max(places, 1):
                     break
                 choice = choose(study, self._next_number(study), known)
                 if choice is None:
@@ -206,13 +221,16 @@ class Searches:
         numbers = [choice.number for choice in self.decisions.found if choice.study == study.name]
         return max(numbers, default=-1) + 1
 
-    def _known(self, study: Study, given_up: Collection[str]) -> Iterator[Known]:
+    def _known(
+        self, study: Study, given_up: Collection[str], at_rungs: Mapping[str, AtRung]
+    ) -> Iterator[Known]:
         for choice in self.decisions.found:
             if choice.study == study.name and {each.key_ for each in study.ranges} == set(choice.values):
                 if choice.problem or choice.trial in given_up:
                     yield Known(choice.values, is_out=True)
                 else:
-                    yield self._ended.get(choice.trial) or self._read(study, choice)
+                    known = self._ended.get(choice.trial) or self._read(study, choice)
+                    yield replace(known, at=at_rungs.get(choice.trial))
 
     def _read(self, study: Study, choice: Choice) -> Known:
         """A trial as its run tells it, kept once it has ended."""

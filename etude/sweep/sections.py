@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from etude.report.markdown import code, prose, table
-from etude.report.wording import NOTHING, duration, metric_title, number, setting, short, size
+from etude.report.wording import NOTHING, duration, metric_title, number, short, size
 from etude.sweep.cells import Cell, cell_text, test_text, weakness_text
 from etude.sweep.deliverables import Deliverables, forecast_errors
+from etude.sweep.layout import layout, values_text
 from etude.sweep.recommend import Candidate
 from etude.sweep.repeats import Shrinkage
 from etude.sweep.standing import Standing, gain_text
 from etude.text import plural, verb
 
 _NAMED = 5  # trials, where many are like the best
-_HORIZON = ("train.epochs", "train.steps")
-_SHORT = {"learning_rate": "lr", "global_batch_size": "batch", "micro_batch_size": "micro-batch"}
 
 
 def write_sections(made: Deliverables, charts: Sequence[str]) -> str:
@@ -59,7 +58,7 @@ def standing_rows(made: Deliverables) -> list[list[str]]:
     rows = [["model", "best trial", "value", "others like it", "ended"]]
     for model, standing in made.standings.items():
         cells = made.of_model(model)
-        ended = f"{sum(cell.is_final for cell in cells)} of {len(cells)}"
+        ended = _ended(cells)
         if standing.best is None:
             rows.append([model, NOTHING, NOTHING, NOTHING, ended])
         else:
@@ -68,36 +67,11 @@ def standing_rows(made: Deliverables) -> list[list[str]]:
     return rows
 
 
-def values_text(cell: Cell) -> str:
-    """The point of the grid in short, as `lr 2e-05, batch 16, epochs 5`."""
-    return ", ".join(f"{key_title(key)} {setting(value)}" for key, value in cell.trial.values.items())
-
-
-def key_title(key: str) -> str:
-    """The last part of a key, in short."""
-    last = key.rpartition(".")[2]
-    return _SHORT.get(last, last.replace("_", " "))
-
-
-def horizon_of(keys: Sequence[str]) -> str | None:
-    """The key whose values are the columns of a matrix: that of the length, else the last of the grid."""
-    return next((key for key in keys if key in _HORIZON), keys[-1] if keys else None)
-
-
-def layout(cells: Sequence[Cell]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
-    """Titles of the rows and columns of a matrix of cells, and the cell of each pair that there is."""
-    keys = [list(cell.trial.values) for cell in cells if not cell.trial.study]
-    across = horizon_of(keys[0] if keys else [])
-    grid: dict[tuple[str, str], Cell] = {}
-    for cell in cells:
-        values = cell.trial.values
-        row = ", ".join(
-            f"{key_title(key)} {setting(value)}" for key, value in values.items() if key != across
-        )
-        column = f"{key_title(across)} {setting(values[across])}" if across and across in values else ""
-        grid[row, column] = cell
-    rows, columns = (list(dict.fromkeys(key[place] for key in grid)) for place in (0, 1))
-    return rows, columns, grid
+def _ended(cells: Sequence[Cell]) -> str:
+    """The number of trials that ended, and of those that were left at rungs."""
+    censored = sum(cell.state == "censored" for cell in cells)
+    ended = f"{sum(cell.is_final for cell in cells)} of {len(cells)}"
+    return f"{ended}, {censored} censored" if censored else ended
 
 
 def _states(made: Deliverables) -> str:
@@ -129,12 +103,26 @@ def _verdict(made: Deliverables) -> Iterator[str]:
         f"**Best: {prose(best.trial.model)}, {prose(values_text(best))}**: {_value(best)}{test_text(best)}."
     )
     yield " ".join(filter(None, [lead, _likeness(standing), prose(weakness_text(best))]))
+    yield _halving(made)
     open_ = [cell for cell in made.cells if not cell.is_final]
     if open_:
         yield (
             f"{plural(len(open_), 'trial')} {verb(len(open_), 'have')} no final value and "
             f"{verb(len(open_), 'count')} as neither better nor worse."
         )
+
+
+def _halving(made: Deliverables) -> str:
+    """Sentences on trials that were left at rungs."""
+    given = made.sweep.file.halving
+    if given is None:
+        return ""
+    rungs = f"{_listed([f'{rung:,}' for rung in given.rungs])} {given.unit}"
+    return (
+        f"Trials of a model paused at {rungs}, and about one of {given.reduction_factor} went on from there: "
+        f"{plural(len(made.censored), 'trial')} {verb(len(made.censored), 'are')} censored. The figure of "
+        "such a trial is that at its rung, of an unfinished schedule; it might have become the best."
+    )
 
 
 def _likeness(standing: Standing) -> str:
@@ -162,7 +150,7 @@ def _configurations(made: Deliverables) -> Iterator[str]:
     rows = []
     for model, standing in made.standings.items():
         cells, best = made.of_model(model), standing.best
-        ended = f"{sum(cell.is_final for cell in cells)} of {len(cells)}"
+        ended = _ended(cells)
         if best is None:
             rows.append([prose(model), "no trial has ended", *4 * [NOTHING], ended])
             continue
@@ -233,6 +221,8 @@ def _resources(made: Deliverables) -> Iterator[str]:
     again = {cell.name for cell in (made.shrinkage.again if made.shrinkage else ())}
     if spent := sum(costs.charged.get(name, 0.0) for name in again):
         rows.append(["of it the best again with new seeds", duration(spent)])
+    if spent := sum(costs.charged.get(name, 0.0) for name in made.censored):
+        rows.append(["of it trials that were left at rungs", duration(spent)])
     yield table(["", ""], rows)
     body = []
     for model in made.standings:
@@ -280,6 +270,9 @@ def _recommendations(made: Deliverables, charts: Sequence[str]) -> Iterator[str]
         "model", prose(metric_title(made.metric)), "ms a row", "peak memory", "weights", "training", "front",
     ]  # fmt: skip
     yield table(header, [_candidate(each, made) for each in made.candidates])
+    if made.censored:
+        left = plural(len(made.censored), "censored trial")
+        yield f"Chosen among trials that ended; {left} {verb(len(made.censored), 'are')} no candidates."
     yield (
         "The best trial of each model. *ms a row*: median evaluation time over its validation rows, in "
         "batches on the device of the training; no journal holds the latency of single requests. *peak "
@@ -361,10 +354,19 @@ def _trials(made: Deliverables) -> Iterator[str]:
         "best; only trials that ended have one. A shared step counts as often as it is used there, and "
         "once in *charged*."
     )
-    problems = [f"- {code(cell.name)}: {prose(cell.problem or cell['reason'])}" for cell in made.cells
-                if cell.problem or (not cell.is_final and cell["reason"])]  # fmt: skip
+    problems = [f"- {code(cell.name)}: {prose(why)}" for cell in made.cells if (why := _why_open(cell, made))]
     if problems:
         yield "Why trials have not ended:\n\n" + "\n".join(problems)
+
+
+def _why_open(cell: Cell, made: Deliverables) -> str:
+    """The reason why a trial has not ended; of one that was left at a rung its rank there."""
+    if (at := made.censored.get(cell.name)) is not None:
+        return (
+            f"{short(cell.value, 4)} is {at.rank:,} of {at.of:,} at step {at.step:,}, from where "
+            f"{at.gone_on:,} went on"
+        )
+    return cell.problem or ("" if cell.is_final else cell["reason"] or "")
 
 
 def _sources(made: Deliverables) -> Iterator[str]:

@@ -59,6 +59,8 @@ def why_alone(stage: Stage, tree: Tree, measured: Measured) -> str | None:
     recipe = stage.planned.recipe
     if stage.planned.trial.study:
         return "search: the values of its trials are chosen one after another"
+    if stage.planned.trial.halving:
+        return "halving: trials that pause at rungs are trained alone"
     if recipe.adapter is None:
         return "adapter: without one there is no frozen base"
     if stage.parent is not None or tree.children(stage.name):

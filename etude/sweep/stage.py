@@ -27,8 +27,8 @@ class Branch:
     path: Path
 
 
-def run_stage(path: Path, runs: Path, branches: Sequence[Branch]) -> Ended:
-    """Train the trial of a recipe file to its end, and fork each branch when its step is done.
+def run_stage(path: Path, runs: Path, branches: Sequence[Branch], until: int | None = None) -> Ended:
+    """Train the trial of a recipe file to its end or a step, and fork each branch when its step is done.
 
     A run that is there is continued, one that is finished is left as it is, and so is a branch that has a
     run. A trial that stops before the step of a branch gives it its end, as the branch would stop there too.
@@ -42,7 +42,8 @@ def run_stage(path: Path, runs: Path, branches: Sequence[Branch]) -> Ended:
     if run and not run.is_unfinished:
         ended = Ended(0, run=run)
     else:
-        options = Options(runs=runs, recipe_text=None if run else read_recipe_text(path), resume=run)
+        text = None if run else read_recipe_text(path)
+        options = Options(runs=runs, recipe_text=text, resume=run, stop_at=until)
         ended = _train(run.recipe if run else recipe, options, waiting)
     if not ended.code and ended.run:
         _branch(ended.run, waiting)
@@ -76,7 +77,7 @@ def is_stage_held(path: Path) -> bool:
 
 
 def _train(recipe: Recipe, options: Options, waiting: list[Branch]) -> Ended:
-    """Train a trial to its end; branches are forked at their steps, and taken out of those that wait."""
+    """Train a trial to its end or pause; branches are forked at their steps, and taken out of the waiting."""
     if options.resume:
         steps = _saved_steps(options.resume)
         _branch(options.resume, waiting, {branch.step for branch in waiting if branch.step <= steps})

@@ -20,8 +20,9 @@ _FAILED = ("failed", "damaged")
 def studies_file(made: Deliverables) -> bytes:
     """An SQLite file with a study for each search, named `SWEEP SEARCH`.
 
-    Trials that ended have their value and their evaluations by step. One that did not is running, waiting or
-    failed, and has no value. Those outside the ranges of the file are left out.
+    Trials that ended have their value and their evaluations by step. One that was left at a rung is pruned,
+    with its value there. Any other is running, waiting or failed, and has no value. Those outside the ranges
+    of the file are left out.
     """
     optuna = load_optuna()
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +42,7 @@ def studies_file(made: Deliverables) -> bytes:
 
 def _trial(optuna: Any, study: Study, cell: Cell) -> Any:
     """A trial as Optuna keeps it, with the times of its run."""
-    value = cell.value if cell.is_final else None
+    value = cell.value if cell.is_final or cell.rung else None
     entries = cell.history.ledger.entries if cell.history else []
     made = optuna.trial.create_trial(
         state=_state(optuna, cell), value=value,
@@ -61,6 +62,8 @@ def _state(optuna: Any, cell: Cell) -> Any:
     states = optuna.trial.TrialState
     if cell.is_final and cell.value is not None:
         return states.COMPLETE
+    if cell.rung:
+        return states.PRUNED
     if cell.is_final or cell.state in _FAILED:
         return states.FAIL
     return states.RUNNING if cell.run else states.WAITING

@@ -32,6 +32,11 @@ class Planned:
         """The recipe of the trial."""
         return self.trial.recipe
 
+    @property
+    def rungs(self) -> list[int]:
+        """The steps that it pauses at, where only the best trials go on."""
+        return self.trial.rungs(self.steps_per_epoch)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -221,6 +226,8 @@ def _obstacles(planned: Planned) -> Iterator[tuple[str, str]]:
         yield "watch.policy", "what it acts on may depend on the length of a trial; warn lets them share"
     if recipe.criteria:
         yield "criteria", "they are judged by the planned steps"
+    if planned.trial.halving:
+        yield "halving", "a trial may end at a rung, so each is trained alone"
     if planned.trial.study:
         yield "search", "a trial that a search chose may be there before another, so it is trained alone"
     if recipe.train.devices > 1:

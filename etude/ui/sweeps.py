@@ -21,8 +21,9 @@ from etude.sweep.decisions import Decisions
 from etude.sweep.deliverables import make_deliverables
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import outline
+from etude.sweep.layout import horizon_of, key_title
 from etude.sweep.recommend import cost_front
-from etude.sweep.sections import horizon_of, key_title, write_sections
+from etude.sweep.sections import write_sections
 from etude.text import plural
 from etude.ui.programs import Programs, problem_of
 from etude.ui.readings import Key, key_of
@@ -137,7 +138,8 @@ def documents_of(report: str) -> list[dict[str, str]]:
 def left_of(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The trials that are left and the seconds they take, by the mean of those that ended, None without."""
     took = [each["wall_seconds"] for each in trials if each["is_final"] and each["wall_seconds"]]
-    left = [each for each in trials if not each["is_final"] and not each["state"].startswith("not started")]
+    left = [each for each in trials if not each["is_final"]]
+    left = [each for each in left if not each["state"].startswith(("not started", "censored"))]
     running = max(sum(each["state"] == "running" for each in left), 1)
     seconds = len(left) * sum(took) / len(took) / running if took and left else (0.0 if not left else None)
     basis = f"by the mean of {plural(len(took), 'trial')} that ended, {running:,} at once" if took else ""

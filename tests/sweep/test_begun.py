@@ -79,3 +79,12 @@ def test_a_file_that_is_a_link_is_not_read_and_a_trial_that_is_one_is_left_out(
     (folder.path / "sweep.toml").symlink_to(tmp_path / "sweep.toml")
     with pytest.raises(InputError):
         read_begun(folder, Decisions.read(folder.path))
+
+
+def test_its_trials_have_the_rungs_of_the_file_that_was_given_last(tmp_path: Path, corpus: Path) -> None:
+    folder = begin(tmp_path, corpus)
+    assert [each.rungs(1) for each in read_begun(folder, Decisions.read(folder.path)).trials] == [[]] * 4
+    values = {**sweep_values(corpus, GRID), "halving": {"steps": [4]}}
+    with folder.hold():
+        folder.write(load_sweep(write_sweep(tmp_path / "sweep.toml", values)))
+    assert [each.rungs(1) for each in read_begun(folder, Decisions.read(folder.path)).trials] == [[4]] * 4

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import InputError
-from etude.sweep.decisions import FILE, Choice, Decisions
+from etude.sweep.decisions import FILE, Arrival, Choice, Decisions
 
 
 def test_a_choice_is_read_as_it_was_made(tmp_path: Path) -> None:
@@ -32,7 +32,8 @@ _CHOICE = '{"kind": "search", "study": "net", "number": %s, "trial": "a", "value
         "no json", "[]", "{}", '{"kind": "best"}', '{"kind": "other"}', "[" * 100_000 + "]" * 100_000,
         '{"kind": "best", "trial": null, "again": []}', '{"kind": "best", "trial": "a", "again": "abc"}',
         '{"kind": "budget", "beyond": {"a": 1}}', _CHOICE % ("1e999", "{}"), _CHOICE % ("-1", "{}"),
-        _CHOICE % ("0.5", "{}"), _CHOICE % ("true", "{}"), _CHOICE % ("0", '[["a", 1]]'),
+        '{"kind": "rung", "trial": "a", "step": 4, "value": "x", "rank": 1, "of": 1}',
+        '{"kind": "goes on", "trial": "a", "step": null}', _CHOICE % ("0.5", "{}"), _CHOICE % ("true", "{}"), _CHOICE % ("0", '[["a", 1]]'),
     ],
 )  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
@@ -67,3 +68,12 @@ def test_a_number_that_a_search_gave_stands_once(tmp_path: Path) -> None:
     path.write_text(path.read_text() * 2)
     with pytest.raises(InputError, match="line 2 is damaged"):
         Decisions.read(tmp_path)
+
+
+def test_trials_at_rungs_are_read_in_their_order(tmp_path: Path) -> None:
+    came = [Arrival("b", 4, 0.5, 1, 1), Arrival("a", 4, None, 2, 2)]
+    for arrival in came:
+        Decisions.read(tmp_path).arrive(arrival)
+    Decisions.read(tmp_path).go_on("b", 4, rank=1, of=2)
+    found = Decisions.read(tmp_path)
+    assert found.came == came and found.gone_on == {("b", 4)}

@@ -214,3 +214,16 @@ def test_what_a_trial_took_before_counts_and_one_that_waits_for_another_is_left_
     dispatcher = Dispatcher(jobs, budget=50.0, spent={"begun": 30.0})
     assert names(dispatcher.decide(Joined(Device("one", 1, GB)))) == ["begun"]
     assert "goes on from long" in dispatcher.beyond["short"]
+
+
+def test_a_paused_trial_ends_a_sweep_until_it_is_added_again() -> None:
+    jobs = [Job("a", seconds=2.0), Job("b", seconds=1.0)]
+    dispatcher = Dispatcher(jobs, budget=100.0)
+    assert dispatcher.decide(Joined(Device("one"))) == [Start("a", "one")]
+    assert dispatcher.decide(Ended("a", "paused", seconds=2.0)) == [Start("b", "one")]
+    assert not dispatcher.decide(Added([Job("a", seconds=6.0)])) and not dispatcher.paused
+    assert dispatcher.decide(Ended("b", "paused", seconds=1.0)) == [Start("a", "one")]
+    assert not dispatcher.is_over and not dispatcher.decide(Ended("a", "finished", seconds=6.0))
+    assert dispatcher.is_over and dispatcher.paused == {"b"} and dispatcher.finished == {"a"}
+    later = Dispatcher(jobs, finished=["a"], paused=["b"])
+    assert later.is_over and not later.decide(Joined(Device("one")))

@@ -4,15 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from etude.processes import python_command, python_environment
 from etude.recipe.load import to_toml
-from etude.records.events import Attempt, Evaluation, Step, to_json
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
@@ -24,7 +21,7 @@ from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Sweep, load_sweep
 from etude.sweep.outcome import Outcome, describe_outcome
 from etude.sweep.schema import Resources
-from tests.sweeps import sweep_values, write_sweep
+from tests.sweeps import attempts, outcome, sweep_values, wait_for, write_sweep
 
 FLAT = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 2}
 
@@ -40,19 +37,6 @@ def execute(path: Path, place: Path, told: list[str] | None = None) -> Outcome:
     return run_sweep(load_sweep(path), SweepFolder(place), path, (told if told is not None else []).append)
 
 
-def outcome(run: Run) -> tuple[Any, ...]:
-    made = [
-        to_json(each.event, 0.0) for each in run.ledger().entries if isinstance(each.event, Step | Evaluation)
-    ]
-    records = [{key: value for key, value in each.items() if "seconds" not in key} for each in made]
-    last = list_checkpoints(run.checkpoints)[-1]
-    return records, {path.name: path.read_bytes() for path in last.glob("*.safetensors")}, run.best
-
-
-def attempts(run: Run) -> list[int]:
-    return [each.event.from_step for each in run.ledger().entries if isinstance(each.event, Attempt)]
-
-
 def require_equal(sweep: Sweep, place: Path, alone: Path) -> None:
     """Every trial of a sweep is the run that its recipe gives by itself."""
     states = SweepFolder(place).read(sweep.trials)
@@ -60,14 +44,6 @@ def require_equal(sweep: Sweep, place: Path, alone: Path) -> None:
     for trial in sweep.trials:
         assert states[trial.name].is_finished
         assert outcome(states[trial.name].run) == outcome(run_recipe(trial.recipe, Options(runs=alone)).run)
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    for _ in range(1200):
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen within two minutes")
 
 
 def test_trials_of_a_sweep_equal_trials_alone_and_are_made_once(tmp_path: Path, corpus: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from etude.sweep.decisions import FILE, Choice, Decisions
 from etude.sweep.execute import run_sweep
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Study, load_sweep
+from etude.sweep.rungs import AtRung
 from etude.sweep.search import Known, Searches, choose, foresee, trial_of, with_found
 from tests.sweeps import sweep_values, write_sweep
 
@@ -144,6 +146,26 @@ def test_a_search_has_as_many_trials_under_way_as_places(tmp_path: Path, corpus:
         assert [trial.name for trial in searches.choose(2, ["net-search0"])] == ["net-search2"]
         assert searches.left == {"net": 2}
         assert len(searches.choose(9, ())) == 2 and not searches.left
+
+
+def test_a_trial_that_waits_at_a_rung_holds_no_place_and_is_learned_from(
+    tmp_path: Path, corpus: Path
+) -> None:
+    sweep = load_sweep(searched(tmp_path, corpus, [RATE], {"trials": 5}))
+    folder, at = SweepFolder(tmp_path / "place"), AtRung(0, -3.0, waits=True)
+    with folder.hold():
+        searches = Searches(sweep, folder, Decisions.read(folder.path), lambda _: None)
+        assert len(searches.choose(2, ())) == 2
+        assert not searches.choose(2, (), {"net-search0": replace(at, waits=False)})
+        assert len(searches.choose(2, (), {"net-search0": at})) == 1
+    study = sweep.studies[0]
+    values = [{"optim.learning_rate": float(f"{10 ** (-4 + 0.2 * n):.3g}")} for n in range(15)]
+    pruned = [Known(each, at=AtRung(0, bowl(each), waits=True)) for each in values]
+    found = [choose(replace(study, search=study.search.model_copy(update={"seed": seed})), 15, pruned)
+             for seed in range(9)]  # fmt: skip
+    assert (
+        sorted(bowl(dict(each.values)) for each in found if each)[4] > -0.3
+    )  # near the best of those at the rung
 
 
 def test_values_that_the_file_makes_no_recipe_of_hold_no_place(tmp_path: Path, corpus: Path) -> None:

@@ -9,7 +9,7 @@ from etude.sweep.deliverables import Deliverables, make_deliverables
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.repeats import plan_repeats
 from etude.sweep.schema import SweepFile
-from etude.sweep.sections import layout, result_rows, standing_rows, write_sections
+from etude.sweep.sections import result_rows, standing_rows, write_sections
 from tests.sweep.journals import Course, sweep_trials, write_trial
 
 
@@ -69,12 +69,6 @@ def test_names_and_purpose_stay_text(tmp_path: Path) -> None:
     hostile = "x](http://evil) <script>|`\x1b[31m"
     text = write_sections(made_of(tmp_path, [Course(60)], purpose=hostile), [])
     assert "x\\](http\\://evil) \\<script\\>" in text and "\x1b[" not in text
-
-
-def test_a_matrix_has_the_horizon_as_its_columns(tmp_path: Path) -> None:
-    made = made_of(tmp_path, [])
-    rows, columns, grid = layout(made.of_model("a"))
-    assert rows == ["lr 0.001", "lr 0.003"] and columns == ["steps 60", "steps 100"] and len(grid) == 4
 
 
 def test_the_terminal_has_the_best_and_a_row_for_each_model(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ const ICONS = {
 };
 /** Words, icon and tone of what a run or a trial can be. @type {Record<string, [keyof ICONS, string]>} */
 const STATES = {
-  running: ["running", "accent"], paused: ["paused", "plain"], stopped: ["stopped", "plain"], finished: ["finished", "good"],
+  running: ["running", "accent"], censored: ["paused", "plain"], paused: ["paused", "plain"], stopped: ["stopped", "plain"], finished: ["finished", "good"],
   done: ["finished", "good"], "ended early": ["finished", "good"], failed: ["failed", "bad"], killed: ["warning", "warn"], damaged: ["warning", "bad"],
   error: ["failed", "bad"], warning: ["warning", "warn"], info: ["info", "plain"], unknown: ["unknown", "plain"],
   met: ["finished", "good"], missed: ["failed", "bad"], open: ["left", "plain"], left: ["left", "plain"], waiting: ["left", "plain"],
