@@ -16,6 +16,8 @@ def clean(text: str) -> str:
     These are all control, format (bidirectional, zero-width), private and unassigned characters and
     surrogates; new lines, tabs and spaces of any width stay.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return re.sub(r"[^ -~\n\t]+", lambda found: _escape(found[0]), text.replace("\r\n", "\n"))
 
 

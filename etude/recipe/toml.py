@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from etude.errors import Problem, RecipeError
@@ -77,12 +78,19 @@ class Locator:
 
     def __init__(self, text: str, file: str, overrides: dict[str, Any]) -> None:
         self.file = file
+        self._text = text
         self._places = dict.fromkeys(overrides, "override")
-        self._lines: dict[tuple[str, ...], int] = {}
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        """The line of each key, found when there is a message that needs it."""
+        lines: dict[tuple[str, ...], int] = {}
         table: tuple[str, ...] = ()
         counts: dict[tuple[str, ...], int] = {}
         depth = 0  # of brackets that an earlier line opened: what follows is no key
-        for number, (line, masked) in enumerate(zip(text.split("\n"), _masked(text).split("\n")), 1):
+        for number, (line, masked) in enumerate(
+            zip(self._text.split("\n"), _masked(self._text).split("\n")), 1
+        ):
             if depth == 0 and (header := re.match(r"\s*+\[(\[?)([^\]]*+)\]", masked)):
                 table = ()
                 *parents, last = _split_key(line[header.start(2) : header.end(2)])
@@ -94,10 +102,11 @@ class Locator:
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, str(counts[table]))
                 for end in range(1, len(table) + 1):
-                    self._lines.setdefault(table[:end], number)
+                    lines.setdefault(table[:end], number)
             elif depth == 0 and "=" in masked:
-                self._lines.setdefault(table + _split_key(line[: masked.index("=")]), number)
+                lines.setdefault(table + _split_key(line[: masked.index("=")]), number)
             depth += sum(masked.count(sign) for sign in "[{") - sum(masked.count(sign) for sign in "]}")
+        return lines
 
     def over(self, places: Mapping[str, str]) -> "Locator":
         """The same file under values that stand elsewhere, each with its place by dotted key."""

@@ -22,6 +22,11 @@ class Object:
     required: Mapping[str, Any] = field(default_factory=dict)
     optional: Mapping[str, Any] = field(default_factory=dict)
 
+    @functools.cached_property
+    def check(self) -> Check:
+        known = {name: checker(each) for name, each in {**self.required, **self.optional}.items()}
+        return _object(self.required, known, _anything)
+
 
 def fit(value: Any, kind: Any) -> Any:
     """A value as its kind has it: "nan", "inf" and "-inf" are numbers where numbers stand.
@@ -71,10 +76,9 @@ def matching(pattern: str) -> Check:
 
 
 def checker(kind: Any) -> Check:
-    """The function that fits values to a kind, made once."""
+    """The function that fits values to a kind."""
     if isinstance(kind, Object):
-        known = {name: checker(each) for name, each in {**kind.required, **kind.optional}.items()}
-        return _object(kind.required, known, _anything)
+        return kind.check
     if isinstance(kind, tuple):
         return _union([checker(each) for each in kind])
     if isinstance(kind, list):

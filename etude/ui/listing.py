@@ -6,11 +6,12 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude import durable
-from etude.errors import EtudeError, InputError
+from etude.errors import EtudeError
 from etude.recipe.schema import Recipe
 from etude.records.events import plain
 from etude.records.store import Run
@@ -20,10 +21,12 @@ from etude.ui.readings import Key, Readings, key_of
 from etude.ui.trim import trim
 
 if TYPE_CHECKING:
-    from etude.ui.library import Library
+    from etude.ui.library import Library, Look, Place
 
+_FORMAT = 2  # of the rows that are kept
 _POINTS = 40
 _PATIENCE_SECONDS = 0.25  # for all figures together; what is not made by then follows in a later answer
+_MOST_AT_ONCE = 20  # runs without figures, beyond which no answer waits for any
 _WRITE_SECONDS = 10.0
 _MOST_KEPT = 20_000
 _LONGEST = 200  # characters of a name
@@ -34,14 +37,24 @@ _FIGURES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The row of a run whose files had this mark, and whose figures this key."""
+
+    mark: str
+    key: str
+    row: dict[str, Any]
+
+
 class Listing:
     """The rows of runs, of which those of unchanged files are kept, also in the cache of this user."""
 
     def __init__(self, readings: Readings) -> None:
         self._readings, self._turn = readings, threading.Lock()
-        self._rows: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._rows: dict[str, _Kept] = {}
         self._written, self._is_new = time.monotonic(), False
         self._read()
+        readings.takers.append(self._take)
 
     def payload(
         self, library: "Library", since: str | None = None, patience_seconds: float = _PATIENCE_SECONDS
@@ -54,51 +67,70 @@ class Listing:
         version = self.version(library)
         if since == version:
             return {"version": version}
+        look = library.look()
+        found = {each: self._find(run, look.places[each]) for each, run in look.runs.items()}
+        if sum(kept is None for kept in found.values()) > _MOST_AT_ONCE:
+            patience_seconds = 0.0
         deadline = time.monotonic() + patience_seconds
-        runs, damaged = library.runs(), library.damaged
-        rows = []
-        for identity, run in runs.items():
-            place = library.place(identity)
+        damaged, rows = dict(look.damaged), []
+        for identity, run in look.runs.items():
+            place, kept = look.places[identity], found[identity]
             try:
-                row = self.row(run, max(deadline - time.monotonic(), 0.0))
-                rows.append({"id": identity, **row, "folder": place.folder, "sweep": place.sweep})
+                row = kept.row if kept else self._new_row(run, place, max(deadline - time.monotonic(), 0.0))
+                where = {"folder": place.folder, "sweep": place.sweep}
+                rows.append({"id": identity, **row, **_now(row, run, place), **where})
             except EtudeError as error:
                 damaged[run.name] = str(error)
         self._write()
         problems = [{"name": name, "problem": problem} for name, problem in damaged.items()]
-        sweeps = _sweeps(library, rows)
-        return trim({"version": version, "runs": rows, "sweeps": sweeps, "damaged": problems})
+        sweeps = _sweeps(look, rows)
+        whole = {"version": version, "runs": rows, "sweeps": sweeps, "damaged": problems}
+        return trim(whole, but=["runs"])
 
     def version(self, library: "Library") -> str:
         """A text that changes when a row may have changed."""
         return f"{library.version}-{self._readings.count}"
 
-    def row(self, run: Run, patience_seconds: float = 0.0) -> dict[str, Any]:
-        """The row of a run. Raises: InputError if its folder is damaged."""
-        key = _digest(key_of(run.path))
-        with self._turn:
-            known, row = self._rows.get(str(run.path.absolute()), ("", {}))
-        if known != key:
-            if not patience_seconds:
-                self._readings.ask(run)
-            summary = self._readings.summary(run, patience_seconds) if patience_seconds else None
-            if summary is None:
-                return {**row, **_now(run, row)} if row else _bare_row(run)
-            row = make_row(Run(run.path), summary)
-            if self._readings.is_current(run):
-                self._keep(run, key, row)
-        return {**row, **_now(run, row)}
+    def _find(self, run: Run, place: "Place") -> _Kept | None:
+        """What is kept of a run as its files are; where only its heartbeat is newer, under the new mark."""
+        path = _path(run)
+        kept = self._rows.get(path)
+        if kept is None or kept.mark == place.mark:
+            return kept
+        if kept.key != _digest(key_of(run.path)):
+            return None
+        return self._keep(path, replace(kept, mark=place.mark))
 
-    def _keep(self, run: Run, key: str, row: dict[str, Any]) -> None:
+    def _new_row(self, run: Run, place: "Place", patience_seconds: float) -> dict[str, Any]:
+        """The row of a run whose files are new, or as it was, while figures are made.
+
+        Raises: InputError if its folder is damaged.
+        """
+        if patience_seconds:
+            self._readings.summary(run, patience_seconds)
+        else:
+            self._readings.ask(run)
+        kept = self._rows.get(_path(run))
+        return kept.row if kept else _bare_row(run, place)
+
+    def _take(self, run: Run, key: Key, summary: Summary) -> None:
+        """Keep the row of a run whose figures were made of files as they were."""
+        self._keep(_path(run), _Kept("", _digest(key), trim(make_row(run, summary))))
+
+    def _keep(self, path: str, kept: _Kept) -> _Kept:
         with self._turn:
-            self._rows[str(run.path.absolute())] = key, row
+            self._rows[path] = kept
             self._is_new = True
+        return kept
 
     def _read(self) -> None:
         with contextlib.suppress(EtudeError, ValueError, TypeError, AttributeError):
-            kept = durable.read_json_object(_file(), follow=False)
-            if kept.get("maker") == maker():
-                self._rows = {path: (str(key), dict(row)) for path, (key, row) in kept["rows"].items()}
+            found = durable.read_json_object(_file(), follow=False)
+            if (found.get("format"), found.get("maker")) == (_FORMAT, maker()):
+                self._rows = {
+                    path: _Kept(str(mark), str(key), dict(row))
+                    for path, (mark, key, row) in found["rows"].items()
+                }
 
     def _write(self) -> None:
         """Keep the rows for the next start, at times; a failure is no matter."""
@@ -109,11 +141,12 @@ class Listing:
     def keep(self) -> None:
         """Write the rows into the cache of this user; a failure is no matter."""
         with self._turn:
-            rows = dict(list(self._rows.items())[-_MOST_KEPT:])
+            kept = list(self._rows.items())[-_MOST_KEPT:]
+            rows = {path: [each.mark, each.key, each.row] for path, each in kept}
             self._written, self._is_new = time.monotonic(), False
         with contextlib.suppress(EtudeError, OSError):
             durable.make_folder(_file().parent)
-            durable.write_json(_file(), {"maker": maker(), "rows": rows})
+            durable.write_json(_file(), {"format": _FORMAT, "maker": maker(), "rows": rows})
 
 
 def make_row(run: Run, summary: Summary) -> dict[str, Any]:
@@ -158,33 +191,32 @@ def _parent(info: Mapping[str, Any]) -> str | None:
     return origin.get("run") or info.get("parent") or info.get("replays")
 
 
-def _bare_row(run: Run) -> dict[str, Any]:
+def _bare_row(run: Run, place: "Place") -> dict[str, Any]:
     """The row of a run whose figures are being made."""
     nothing = dict.fromkeys((
         *_FIGURES, "best_value", "best_step", "best_loss", "model", "data", "objective",
     ))  # fmt: skip
-    row = {
+    return trim({
         **nothing, "name": run.name[:_LONGEST], "ended_early": False, "created": run.info["created"],
-        "status": run.state, "findings": {}, "sparkline": [], "tags": [], "parent": _parent(run.info),
-        "pending": True,
-    }  # fmt: skip
-    return {**row, **_now(run, row)}
+        "status": place.state or run.state, "findings": {}, "sparkline": [], "tags": [],
+        "parent": _parent(run.info), "pending": True,
+    })  # fmt: skip
 
 
-def _now(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a run that goes on and the age of its heartbeat, which change without the journal."""
+def _now(row: Mapping[str, Any], run: Run, place: "Place") -> dict[str, Any]:
+    """The state of a run that goes on and the age of its heartbeat, which change without the journal.
+
+    Raises: InputError if its lease cannot be read.
+    """
     if row["status"] not in ("running", "paused", "killed"):
         return {"heartbeat_age": None}
-    try:
-        beat = run.lease.get("heartbeat")
-    except InputError:
-        beat = None
-    return {"status": run.state, "heartbeat_age": None if beat is None else max(time.time() - beat, 0.0)}
+    age = max(time.time() - place.heartbeat, 0.0) if place.heartbeat else None
+    return {"status": place.state or run.state, "heartbeat_age": age}
 
 
-def _sweeps(library: "Library", rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sweeps(look: "Look", rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
-    for identity, folder in library.sweeps().items():
+    for identity, folder in look.sweeps.items():
         states = [row["status"] for row in rows if row["sweep"] == identity]
         recipes = sum(not path.name.startswith(".") for path in (folder.path / "trials").glob("*.toml"))
         done, running = states.count("finished"), states.count("running")
@@ -193,6 +225,10 @@ def _sweeps(library: "Library", rows: list[dict[str, Any]]) -> list[dict[str, An
         trials = {"done": done, "running": running, "failed": failed, "left": left}
         found.append({"id": identity, "name": folder.path.name[:_LONGEST], "trials": trials})
     return found
+
+
+def _path(run: Run) -> str:
+    return str(run.path.absolute())
 
 
 def _digest(key: Key) -> str:

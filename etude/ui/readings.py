@@ -1,9 +1,11 @@
 """Figures of runs, made once for a journal as it is, and their records, which are followed."""
 
 import contextlib
+import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ class Readings:
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
         self._followed: OrderedDict[Path, _Followed] = OrderedDict()
+        self.takers: list[Callable[[Run, Key, Summary], None]] = []  # of all figures that are made
         self.count = 0  # of the figures that were made, so that a page knows when there are new ones
 
     def summary(self, run: Run, patience_seconds: float = 0.0) -> Summary | None:
@@ -66,17 +69,22 @@ class Readings:
         return made.summary if made else None
 
     def ask(self, run: Run) -> None:
-        """Let the figures of a run be made by a thread."""
+        """Let a thread make the figures of a run if they are due; those asked for last come first.
+
+        Raises: InputError if the folder is known to be damaged.
+        """
+        if run.path in self._waiting:
+            return
+        made, key = self._made.get(run.path), key_of(run.path)
+        if made and made.problem and made.key == key:
+            raise InputError(made.problem)
+        if not self._is_due(run.path, key):
+            return
         with self._changed:
             self._waiting[run.path] = run
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="figures", daemon=True)
                 self._worker.start()
-
-    def is_current(self, run: Run) -> bool:
-        """True if the figures are those of the files as they are."""
-        made = self._made.get(run.path)
-        return made is not None and made.key == key_of(run.path)
 
     def told(self, run: Run) -> History:
         """The history of a run without its steps and resources: what was found, decided and measured.
@@ -104,7 +112,7 @@ class Readings:
                 if not self._waiting:
                     self._worker = None
                     return
-                _, run = self._waiting.popitem(last=False)
+                _, run = self._waiting.popitem()
             if not is_large(run):
                 self._make_small(run)
             elif self._is_due(run.path, key_of(run.path)):
@@ -119,6 +127,8 @@ class Readings:
         began, key, summary, problem = time.monotonic(), key_of(run.path), None, ""
         try:
             summary = _summarize_elsewhere(run) if is_large(run) else summarize(run)
+            for take in self.takers:
+                take(run, key, summary)
         except (EtudeError, ValueError, OSError) as error:
             problem = str(error)
         now = time.monotonic()
@@ -164,7 +174,7 @@ def key_of(path: Path) -> Key:
     stamps: list[Any] = []
     for name in _FILES:
         try:
-            status = (path / name).lstat()
+            status = os.lstat(f"{path}/{name}")
             stamps += [status.st_ino, status.st_size, status.st_mtime_ns]
         except OSError:
             stamps += [0, 0, 0]

@@ -1,5 +1,6 @@
 """Payloads of a bounded size: long texts and lists are cut, and what was cut is said."""
 
+from collections.abc import Collection
 from typing import Any
 
 from etude.text import clean
@@ -11,13 +12,17 @@ _DEEPEST = 30
 _MOST_SAID = 50
 
 
-def trim(payload: dict[str, Any]) -> dict[str, Any]:
+def trim(payload: dict[str, Any], *, but: Collection[str] = ()) -> dict[str, Any]:
     """A payload in which no text and no list is endless; `cut` says in sentences what was left out.
 
     Characters that could drive a terminal, or turn the direction of a line, become visible escapes.
+
+    but: names of lists whose entries are trimmed already
     """
     trimmed = _Trimmed()
-    found: dict[str, Any] = trimmed.value(payload, "", 0)
+    others = {name: value for name, value in payload.items() if name not in but}
+    found: dict[str, Any] = trimmed.value(others, "", 0)
+    found |= {name: trimmed.items(payload[name], name) for name in but}
     if trimmed.cut:
         found["cut"] = [*trimmed.cut[:_MOST_SAID], *(["and more"] if len(trimmed.cut) > _MOST_SAID else [])]
     return found
@@ -37,7 +42,7 @@ class _Trimmed:
         if isinstance(value, str):
             return self._text(value, where)
         if isinstance(value, dict):
-            items = self._items(list(value.items()), where)
+            items = self.items(list(value.items()), where)
             return {
                 clean(str(name)[:_LONGEST_NAME]): self.value(
                     each, f"{where}.{name}"[-60:].strip("."), depth + 1
@@ -45,7 +50,7 @@ class _Trimmed:
                 for name, each in items
             }
         if isinstance(value, list | tuple):
-            return [self.value(each, where, depth + 1) for each in self._items(list(value), where)]
+            return [self.value(each, where, depth + 1) for each in self.items(list(value), where)]
         self._left -= 8
         return value
 
@@ -57,7 +62,7 @@ class _Trimmed:
         self._left -= len(text)
         return clean(text)
 
-    def _items(self, items: list[Any], where: str) -> list[Any]:
+    def items(self, items: list[Any], where: str) -> list[Any]:
         most = _LONGEST_LIST if self._left > 0 else 0
         if len(items) > most:
             self.cut.append(f"{where or 'list'}: {most:,} of {len(items):,} entries")

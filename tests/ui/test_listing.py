@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +114,32 @@ def test_the_kept_rows_are_no_matter_where_they_are_damaged(tmp_path: Path, cach
         (cache / "pages" / "rows.json").write_text(content)
         assert Listing(Readings()).payload(library, patience_seconds=ALL)["runs"]
     shutil.rmtree(cache / "pages")
+
+
+def test_a_long_list_waits_for_no_figures_which_come_with_a_new_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etude.ui.listing._MOST_AT_ONCE", 2)
+    run = finished_run(tmp_path)
+    for index in range(3):
+        shutil.copytree(run.path, tmp_path / f"copy-{index}")
+    listing, library = Listing(Readings()), Library([tmp_path])
+    first = listing.payload(library, patience_seconds=ALL)
+    assert [row["pending"] for row in first["runs"]] == [True] * 4
+    while any("pending" in row for row in listing.payload(library)["runs"]):
+        threading.Event().wait(0.05)
+    assert listing.version(library) != first["version"]
+
+
+def test_a_heartbeat_makes_no_figures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 5))
+    listing, library = Listing(Readings()), Library([tmp_path])
+    first = listing.payload(library, patience_seconds=ALL)
+    monkeypatch.setattr(readings_module, "summarize", None)
+    writer._beat = 0.0
+    writer.beat()
+    library.forget()
+    second = listing.payload(library, first["version"], patience_seconds=ALL)
+    assert second["runs"][0]["step"] == 5 and second["version"] != first["version"]
+    writer.close("stopped")
