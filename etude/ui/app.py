@@ -1,14 +1,16 @@
 """The routes of the page: each calls one function of a payload module, in a thread, with plain arguments."""
 
+import contextlib
 import functools
 import json
 import math
+import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from starlette.concurrency import iterate_in_threadpool
@@ -18,14 +20,14 @@ from starlette.routing import Route, Router
 
 from etude import durable
 from etude.errors import EtudeError, InputError, MissingError
-from etude.records.events import plain
 from etude.text import shorten
 from etude.ui.library import Library
-from etude.ui.listing import Listing
-from etude.ui.programs import Programs
-from etude.ui.readings import Readings
-from etude.ui.requests import Requests, StateError
 from etude.ui.static import Asset, read_assets
+
+if TYPE_CHECKING:  # what payloads are made with is imported when the server answers already
+    from etude.ui.events import Watch
+    from etude.ui.listing import Listing
+    from etude.ui.readings import Readings
 
 _MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 5_000, 60, 200, 10_000
 _MOST_STEPS, _DIGITS = 100, 15  # that are placed on an axis, and of a step
@@ -112,43 +114,64 @@ def make_app(
     """
     assets = read_assets() if assets is None else assets
     limiter = functools.cache(lambda: anyio.CapacityLimiter(_THREADS))  # made in the loop that serves
-    listing = Listing(readings := Readings())
     once = functools.cache(told)
+    parts = _Parts(library)
 
     def tell(error: Exception) -> None:
         once("".join(traceback.format_exception(error, limit=-_FRAMES)).rstrip())
 
-    @functools.cache
-    def watch() -> Any:  # made in the loop that serves
-        return _payload("events", "Watch")(library, lambda: listing.version(library), tell)
-
     routes = [
         Route("/", functools.partial(_serve_asset, assets, "index.html"), methods=["GET"]),
         Route("/static/{name:path}", functools.partial(_serve_asset, assets, None), methods=["GET"]),
-        Route("/api/events", functools.partial(_listen, watch), methods=["GET"]),
+        Route("/api/events", functools.partial(_listen, parts, tell), methods=["GET"]),
     ]
-    for method, path, handler in _handlers(library, readings, listing, version, read_only):
+    for method, path, handler in [*_reading(parts, version, read_only), *_writing(parts)]:
         endpoint = functools.partial(_answer, handler, limiter, tell)
         routes.append(Route(path, endpoint, methods=[method]))
-    return Router(routes, redirect_slashes=False, default=_not_found)
+    lifespan = functools.partial(_lifespan, parts)
+    return Router(routes, redirect_slashes=False, default=_not_found, lifespan=lifespan)
 
 
-def _handlers(
-    library: Library, readings: Readings, listing: Listing, version: str, read_only: bool
-) -> list[tuple[str, str, Handler]]:
-    """Method, path and function of each address."""
-    return [*_reading(library, readings, listing, version, read_only), *_writing(library, Requests())]
+class _Parts:
+    """The objects that payloads are made with, each imported and made when it is first asked for."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.programs = _once("programs", "Programs")
+        self.readings: Callable[[], Readings] = _once("readings", "Readings")
+        self.listing: Callable[[], Listing] = _once("listing", "Listing", self.readings)
+        self.sweeps = _once("sweeps", "Sweeps", self.programs)
+        self.machine = _once("machine", "Machine")
+        self.requests = _once("requests", "Requests")
+        self.starts = _once("starting", "Starts")
+        self.watch: Watch | None = None
+
+    def prepare(self) -> None:
+        """Make all that the first page asks for."""
+        self.listing()
+        self.library.look()
+        import_module("etude.ui.events")
 
 
-def _reading(
-    library: Library, readings: Readings, listing: Listing, version: str, read_only: bool
-) -> list[tuple[str, str, Handler]]:
-    programs = Programs()
-    machine = _once("machine", "Machine")
-    sweeps = _once("sweeps", "Sweeps", programs)
+@contextlib.asynccontextmanager
+async def _lifespan(parts: _Parts, app: Router) -> AsyncIterator[None]:
+    def prepare() -> None:  # while the browser opens
+        with contextlib.suppress(Exception):  # whoever asks for the same is told
+            parts.prepare()
+            parts.library.forget()
+            _payload("cleaning", "clean_columns")()
+
+    threading.Thread(target=prepare, name="prepare", daemon=True).start()
+    yield
+    with contextlib.suppress(Exception):  # rows that are not kept are made again
+        await anyio.to_thread.run_sync(parts.listing().keep)
+
+
+def _reading(parts: _Parts, version: str, read_only: bool) -> list[tuple[str, str, Handler]]:
+    library, readings, programs = parts.library, parts.readings, parts.programs
 
     def of_run(module: str, function: str) -> Handler:
-        return lambda asked: _payload(module, function)(readings, library.run(asked.part["id"]))
+        return lambda asked: _payload(module, function)(readings(), library.run(asked.part["id"]))
 
     def about(asked: Asked) -> dict[str, Any]:
         from etude.control.mailbox import who_asks
@@ -169,9 +192,9 @@ def _reading(
 
     return [
         ("GET", "/api/about", about),
-        ("GET", "/api/runs", lambda asked: listing.payload(library, asked.query.get("since"))),
+        ("GET", "/api/runs", lambda asked: parts.listing().payload(library, asked.query.get("since"))),
         ("GET", "/api/runs/{id}", lambda asked: _payload("page", "run_page")(
-            library, readings, asked.part["id"])),
+            library, readings(), asked.part["id"])),
         ("GET", "/api/runs/{id}/series", functools.partial(_series, library)),
         ("GET", "/api/runs/{id}/series.csv", functools.partial(_csv, library)),
         ("GET", "/api/runs/{id}/samples", of_run("writing", "samples")),
@@ -185,30 +208,31 @@ def _reading(
         ("GET", "/api/runs/{id}/report.html", functools.partial(
             report_file, "report.html", "text/html; charset=utf-8")),
         ("GET", "/api/runs/{id}/data", lambda asked: _payload("data", "data_page")(
-            readings, programs, library.run(asked.part["id"]), thorough=asked.query.get("thorough") == "1")),
+            readings(), programs(), library.run(asked.part["id"]),
+            thorough=asked.query.get("thorough") == "1")),
         ("GET", "/api/runs/{id}/log", lambda asked: _payload("writing", "log")(
             library.run(asked.part["id"]), int(asked.number("tail", 200, 1, _MOST_LINES) or 1),
             asked.query.get("file", "log.txt"))),
         ("GET", "/api/compare", lambda asked: _payload("side_by_side", "compare")(
-            library, programs, asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
-        ("GET", "/api/sweeps/{id}", lambda asked: sweeps().page(library, asked.part["id"])),
+            library, programs(), asked.names("runs", _MOST_RUNS), asked.query.get("baseline"))),
+        ("GET", "/api/sweeps/{id}", lambda asked: parts.sweeps().page(library, asked.part["id"])),
         ("GET", "/api/sweeps/{id}/report.md", lambda asked: Download(
-            sweeps().report(library, asked.part["id"]), "text/markdown; charset=utf-8",
+            parts.sweeps().report(library, asked.part["id"]), "text/markdown; charset=utf-8",
             f"{asked.part['id']}.md", _SANDBOX)),
-        ("GET", "/api/system", lambda asked: machine().page(library)),
+        ("GET", "/api/system", lambda asked: parts.machine().page(library)),
         ("GET", "/api/schema", lambda asked: _payload("recipes", "schema")()),
     ]  # fmt: skip
 
 
-def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handler]]:
-    programs, starts = Programs(), _once("starting", "Starts")
+def _writing(parts: _Parts) -> list[tuple[str, str, Handler]]:
+    library = parts.library
 
     def folder() -> Path:
         found: Path = _payload("starting", "places")(library)[0]
         return found
 
     def estimate(asked: Asked) -> Any:
-        return _payload("recipes", "estimate")(programs, asked.text("toml"), folder())
+        return _payload("recipes", "estimate")(parts.programs(), asked.text("toml"), folder())
 
     def rows(asked: Asked) -> Any:
         given = None
@@ -216,28 +240,37 @@ def _writing(library: Library, requests: Requests) -> list[tuple[str, str, Handl
             given = _payload("recipes", "Given")(asked.text("path"))
         elif "rows" in asked.body:
             given = _payload("recipes", "Given")(asked.text("name"), asked.text("rows"))
-        return _payload("recipes", "preview")(programs, asked.text("toml"), folder(), given=given)
+        return _payload("recipes", "preview")(parts.programs(), asked.text("toml"), folder(), given=given)
 
     def start(asked: Asked) -> Any:
-        return starts().start(library, asked.text("toml"), anew=asked.body.get("new") is True)
+        return parts.starts().start(library, asked.text("toml"), anew=asked.body.get("new") is True)
 
     return [
-        ("POST", "/api/runs/{id}/requests", lambda asked: requests.post(
+        ("POST", "/api/runs/{id}/requests", lambda asked: parts.requests().post(
             library.run(asked.part["id"]), asked.body)),
-        ("GET", "/api/runs/{id}/requests/{request}", lambda asked: requests.answers(
+        ("GET", "/api/runs/{id}/requests/{request}", lambda asked: parts.requests().answers(
             library.run(asked.part["id"]), asked.part["request"])),
         ("POST", "/api/check", lambda asked: _payload("recipes", "check")(
             asked.text("toml"), folder(), asked.changes())),
         ("POST", "/api/estimate", estimate),
         ("POST", "/api/rows", rows),
         ("POST", "/api/start", start),
-        ("GET", "/api/start/{start}", lambda asked: starts().look(library, asked.part["start"])),
+        ("GET", "/api/start/{start}", lambda asked: parts.starts().look(library, asked.part["start"])),
     ]  # fmt: skip
 
 
-def _once(module: str, name: str, *given: Any) -> Callable[[], Any]:
-    """An object of a payload module, which is imported and made when it is first asked for."""
-    return functools.cache(lambda: _payload(module, name)(*given))
+def _once(module: str, name: str, *given: Callable[[], Any]) -> Callable[[], Any]:
+    """A function for an object of a payload module, which the first thread that asks imports and makes."""
+    turn, found = (
+        threading.Lock(),
+        functools.cache(lambda: _payload(module, name)(*(each() for each in given))),
+    )
+
+    def get() -> Any:
+        with turn:
+            return found()
+
+    return get
 
 
 def _payload(module: str, function: str) -> Callable[..., Any]:
@@ -293,6 +326,8 @@ def problem(status: int, text: str) -> Response:
 
 
 def _status(error: Exception) -> int:
+    from etude.ui.requests import StateError
+
     kinds: list[tuple[type[Exception], int]] = [
         (MissingError, 404), (StateError, 409), (InputError, 400), (NotImplementedError, 501)
     ]  # fmt: skip
@@ -314,6 +349,8 @@ def _encode(value: Any) -> bytes:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     except ValueError:  # a number that is not finite
+        from etude.records.events import plain
+
         return json.dumps(plain(value), allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -339,12 +376,16 @@ async def _serve_asset(assets: dict[str, Asset], name: str | None, request: Requ
     return Response(asset.content, headers=headers, media_type=asset.kind)
 
 
-async def _listen(watch: Callable[[], Any], request: Request) -> Response:
+async def _listen(parts: _Parts, told: Callable[[Exception], None], request: Request) -> Response:
     asked = Asked({}, dict(request.query_params))
     try:
+        await anyio.to_thread.run_sync(parts.prepare)  # a look at the disk, and imports, not in the loop
+        from etude.ui.events import Watch, listen
+
+        if parts.watch is None:  # made in the loop that serves
+            parts.watch = Watch(parts.library, lambda: parts.listing().version(parts.library), told)
         runs, since = asked.names("runs", _MOST_RUNS), asked.names("since", _MOST_RUNS)
-        await anyio.to_thread.run_sync(watch().library.runs)  # a look at the disk, not in the loop
-        return _payload("events", "listen")(watch(), runs, since)  # type: ignore[no-any-return]
+        return listen(parts.watch, runs, since)
     except EtudeError as error:
         return problem(_status(error), shorten(error))
 

@@ -27,6 +27,7 @@ from etude.records.journal import Lines, check_lines, parse_line
 from etude.records.shape import Object, fit
 from etude.records.store import Run
 from etude.records.window import mean_steps
+from etude.ui.cleaning import mark_used
 from etude.ui.tables import MISSING, Array, Table
 
 FORMAT = 1
@@ -44,6 +45,7 @@ _MOST_METRICS, _MOST_NAMED = 400, 100  # names of metrics that are kept, and of 
 _EDGE_BYTES = 1 << 12  # at the start and the end of what was read, by which a journal is known again
 _SAVE_BYTES, _SAVE_MORE_BYTES = 4 << 20, 64 << 20  # of a journal, after which its columns are made durable
 _MOST_OPEN = 512
+_MARK_SECONDS = 3600.0  # between two marks of use on a folder of columns
 _HEAD = Object({
     "format": int, "size": int, "lines": int, "damaged": int, "start": int, "end": int, "per_epoch": int,
     "window": int, "in_window": int, "counts": list[int], "metrics": list[str], "left_out": list[str],
@@ -67,7 +69,7 @@ class Columns:
         self.turn = threading.RLock()
         self.generation, self.part = 0, 1.0
         self._begin_anew()
-        self._is_loaded = False
+        self._is_loaded, self._marked = False, -_MARK_SECONDS
 
     def update(self, seconds: float = math.inf) -> None:
         """Take in what was appended since, for about so many seconds; the next update goes on from there.
@@ -120,6 +122,9 @@ class Columns:
         if not self._is_loaded:
             self._load()
             self._is_loaded = True
+        if time.monotonic() - self._marked > _MARK_SECONDS:
+            self._marked = time.monotonic()
+            mark_used(self._folder)
         try:
             size = self._journal.lstat().st_size
         except OSError:

@@ -70,6 +70,9 @@ class Gate:
         object.__setattr__(self, "cookie", f"etude-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # of the server itself
+            await self.app(scope, receive, send)
+            return
         if scope["type"] != "http":
             raise RuntimeError("only HTTP is served")
         send = _with_headers(send)

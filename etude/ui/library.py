@@ -92,7 +92,7 @@ class Library:
         self._sweeps: dict[str, SweepFolder] = {}
 
     def look(self) -> Look:
-        """What there is, as found within the last second."""
+        """All runs and sweeps, as found within the last second."""
         with self._turn:
             if time.monotonic() - self._look_at > _LOOK_SECONDS:
                 self._now = self._read()

@@ -92,7 +92,7 @@ class Listing:
         return f"{library.version}-{self._readings.count}"
 
     def _find(self, run: Run, place: "Place") -> _Kept | None:
-        """What is kept of a run as its files are; where only its heartbeat is newer, under the new mark."""
+        """The row of a run as its files are, if one is kept; a newer heartbeat gives it another mark."""
         path = _path(run)
         kept = self._rows.get(path)
         if kept is None or kept.mark == place.mark:
@@ -134,13 +134,14 @@ class Listing:
 
     def _write(self) -> None:
         """Keep the rows for the next start, at times; a failure is no matter."""
-        if not self._is_new or time.monotonic() - self._written < _WRITE_SECONDS:
-            return
-        self.keep()
+        if time.monotonic() - self._written >= _WRITE_SECONDS:
+            self.keep()
 
     def keep(self) -> None:
-        """Write the rows into the cache of this user; a failure is no matter."""
+        """Write the rows into the cache of this user if there are new ones; a failure is no matter."""
         with self._turn:
+            if not self._is_new:
+                return
             kept = list(self._rows.items())[-_MOST_KEPT:]
             rows = {path: [each.mark, each.key, each.row] for path, each in kept}
             self._written, self._is_new = time.monotonic(), False

@@ -76,7 +76,7 @@ def make_server(
     app = make_app(library, version, read_only=read_only, told=told)
     gate = Gate(app, address.token, address.names, read_only)
     config = uvicorn.Config(
-        gate, http=Connection, ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
+        gate, http=Connection, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=False, proxy_headers=False, timeout_graceful_shutdown=0,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS, h11_max_incomplete_event_size=_LARGEST_HEADERS,
     )  # fmt: skip

@@ -38,7 +38,8 @@ class Serving:
         """Status, headers and body of an answer, for one who has the cookie."""
         connection = self.open()
         try:
-            connection.request(method, path, body, {"cookie": self.cookie, **headers})
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # answered before all was sent
+                connection.request(method, path, body, {"cookie": self.cookie, **headers})
             answer = connection.getresponse()
             return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
         finally:

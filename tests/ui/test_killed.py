@@ -1,0 +1,81 @@
+"""A run does not depend on its page: kill -9 of the server in the middle changes no bit of it."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from etude.recipe.load import recipe_from
+from etude.records.events import Control
+from etude.run import Training
+from etude.start import Options
+from tests.bases import write_corpus
+from tests.processes import final_bits
+from tests.recipes import tiny
+from tests.ui.serving import JSON
+
+
+class Server:
+    """`etude ui` in a process of its own, and one that has opened its link."""
+
+    def __init__(self, runs: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "etude", "ui", str(runs), "--no-open", "--port", "0"],
+            stdout=subprocess.PIPE, text=True, env=os.environ.copy(),
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        link = urlsplit(self.process.stdout.readline().strip())
+        self.place, self.cookie = f"{link.hostname}:{link.port}", ""
+        answer = self.ask("GET", f"/?{link.query}")
+        self.cookie = str(answer.getheader("set-cookie")).split(";")[0]
+
+    def ask(self, method: str, path: str, values: Any = None) -> http.client.HTTPResponse:
+        """The answer to a request; the connection of one to /api/events stays open."""
+        connection = http.client.HTTPConnection(self.place, timeout=60)
+        body = None if values is None else json.dumps(values).encode()
+        connection.request(method, path, body, {"cookie": self.cookie, **(JSON if body else {})})
+        answer = connection.getresponse()
+        assert answer.status in (200, 303), answer.read()
+        return answer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "watched").mkdir()
+    found = Server(tmp_path / "watched")
+    yield found
+    found.process.kill()
+    found.process.wait(60)
+
+
+def test_a_run_whose_page_and_server_are_killed_ends_with_the_bits_of_one_without_a_page(
+    tmp_path: Path, server: Server
+) -> None:
+    recipe = recipe_from(tiny(write_corpus(tmp_path / "corpus.jsonl")))
+    for _ in Training(recipe, Options(runs=tmp_path / "alone")):
+        pass
+    training = Training(recipe, Options(runs=tmp_path / "watched"))
+    for step in training:
+        identity = training.run.info["id"]
+        if step.number == 4:
+            while not any(row["id"] == identity for row in json.load(server.ask("GET", "/api/runs"))["runs"]):
+                pass
+            told = server.ask("GET", f"/api/events?runs={identity}&since=0")
+            while not told.readline().startswith(b"event: points"):
+                pass
+            asked = server.ask("POST", f"/api/runs/{identity}/requests", {"action": "checkpoint"})
+            assert json.load(asked)["request"]
+        if step.number == 7:
+            server.process.kill()
+            assert server.process.wait(60) == -9
+    assert training.run.state == "finished"
+    events = [each.event for each in training.run.ledger().entries]
+    assert "page" in [event.channel for event in events if isinstance(event, Control)]
+    assert final_bits(tmp_path / "watched") == final_bits(tmp_path / "alone")
