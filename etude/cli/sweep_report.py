@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from etude.cli.printing import print_json, print_rows, print_table, say
 from etude.cli.sweep import SweepFolderPath
 from etude.errors import InputError
 from etude.text import command
+
+if TYPE_CHECKING:
+    from etude.sweep.deliverables import Deliverables
 
 
 def report(
@@ -69,3 +72,17 @@ def report(
         print_table(standing_rows(made))
     if out is not None or not as_json:
         say(f"written to {write_deliverables(made, out or place.path / 'report')}")
+    if out is None and not as_json:
+        _copy_studies(made)
+
+
+def _copy_studies(made: "Deliverables") -> None:
+    """Copy the searches to the database that the sweep names; the report is whole without it."""
+    from etude.sweep.studies import copy_studies
+
+    studies = made.sweep.studies
+    if studies and (url := studies[0].search.storage):
+        try:
+            copy_studies(made, url)
+        except InputError as error:
+            say(f"note: {error}")

@@ -33,7 +33,8 @@ class Reporter:
         _, said = last.communicate()
         if last.returncode:
             return f"no report: {shorten(said.decode('utf-8', 'replace').strip())}"
-        return f"report    {self._file}"
+        notes = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("note: ")]
+        return "; ".join([f"report    {self._file}", *notes])
 
     def _start(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(

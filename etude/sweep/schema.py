@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from etude.recipe.section import Count, Name, Positive, Rate, Section, key
 
+# Without a password, which would be in every copy of the file.
+_DATABASE = r"\Apostgresql://([A-Za-z0-9._-]{1,63}@)?[A-Za-z0-9.-]{1,255}(:[0-9]{1,5})?/[A-Za-z0-9_-]{1,63}\z"
 ModelName = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,31}\z")]
 
 
@@ -181,6 +183,11 @@ class Search(Section):
     )
     trials: Positive = key(..., "trials of each model, at each point of its grids", example=30)
     seed: Count = key(17, "of the sampler: one trial at a time gives the same trials again")
+    storage: Annotated[str, Field(pattern=_DATABASE)] | None = key(
+        None,
+        "a PostgreSQL database for a copy of the studies beside that in SQLite; PGPASSWORD has its password",
+        example="postgresql://etude@db.example.org/studies",
+    )
 
 
 class Halving(Section):

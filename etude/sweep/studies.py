@@ -1,10 +1,11 @@
-"""The searches of a sweep as studies of Optuna in an SQLite file, a copy for its dashboard."""
+"""The searches of a sweep as studies of Optuna, in SQLite and in PostgreSQL: copies for its dashboard."""
 
 import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from etude.errors import InputError
 from etude.recipe.toml import toml_text
 from etude.records.events import Evaluation
 from etude.report.history import metric_value
@@ -13,8 +14,12 @@ from etude.sweep.deliverables import Deliverables
 from etude.sweep.grid import Study
 from etude.sweep.schema import Range
 from etude.sweep.search import fits, load_optuna, space_of
+from etude.text import shorten
 
 _FAILED = ("failed", "damaged")
+_MARK = "sweep"  # an attribute of the studies that a report wrote
+_CONNECT_SECONDS = 10
+_LIMITS = "-c statement_timeout=30s"
 
 
 def studies_file(made: Deliverables) -> bytes:
@@ -29,15 +34,64 @@ def studies_file(made: Deliverables) -> bytes:
         path = Path(folder) / "studies.db"
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         for study in made.sweep.studies:
-            cells = [cell for cell in made.cells if cell.trial.study == study.name]
-            lower = bool(cells) and cells[0].metric.lower_is_better
-            copy = optuna.create_study(
-                study_name=f"{made.sweep.file.name} {study.name}", storage=storage,
-                direction="minimize" if lower else "maximize",
-            )  # fmt: skip
-            copy.add_trials([_trial(optuna, study, each) for each in cells if fits(study, each.trial.values)])
+            _add(optuna, storage, made, study)
         storage.engine.dispose()
         return path.read_bytes()
+
+
+def copy_studies(made: Deliverables, url: str) -> None:
+    """Put the same studies into a PostgreSQL database, in place of those of an earlier report.
+
+    Raises: InputError if the database does not take them, or has studies of these names that no report wrote.
+    """
+    optuna = load_optuna()
+    try:
+        from psycopg import Error
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        raise InputError('search.storage needs psycopg; pip install "etude-workbench[postgresql]"') from None
+    try:
+        storage = optuna.storages.RDBStorage(
+            url.replace("postgresql:", "postgresql+psycopg:", 1),
+            engine_kwargs={"connect_args": {"connect_timeout": _CONNECT_SECONDS, "options": _LIMITS}},
+        )
+        try:
+            for study in made.sweep.studies:
+                _remove(optuna, storage, made, study, url)
+                _add(optuna, storage, made, study)
+        finally:
+            storage.engine.dispose()
+    except (Error, SQLAlchemyError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        said = shorten(str(error.__cause__ or error).partition("\n")[0])
+        raise InputError(
+            f"{url} took no copy of the searches: {said}; see to it, and a report writes it again"
+        ) from None
+
+
+def _remove(optuna: Any, storage: Any, made: Deliverables, study: Study, url: str) -> None:
+    """Remove a study that an earlier report wrote. Raises: InputError if it is another one."""
+    name = _name(made, study)
+    if name not in optuna.get_all_study_names(storage):
+        return
+    old = optuna.load_study(study_name=name, storage=storage)
+    if _MARK not in old.user_attrs and old.trials:
+        raise InputError(f"{url} has a study {name!r} that no sweep wrote; rename the sweep")
+    optuna.delete_study(study_name=name, storage=storage)
+
+
+def _name(made: Deliverables, study: Study) -> str:
+    return f"{made.sweep.file.name} {study.name}"
+
+
+def _add(optuna: Any, storage: Any, made: Deliverables, study: Study) -> None:
+    """Add a search with its trials to a storage."""
+    cells = [cell for cell in made.cells if cell.trial.study == study.name]
+    lower = bool(cells) and cells[0].metric.lower_is_better
+    copy = optuna.create_study(
+        study_name=_name(made, study), storage=storage, direction="minimize" if lower else "maximize"
+    )
+    copy.set_user_attr(_MARK, made.sweep.file.name)
+    copy.add_trials([_trial(optuna, study, each) for each in cells if fits(study, each.trial.values)])
 
 
 def _trial(optuna: Any, study: Study, cell: Cell) -> Any:

@@ -1,19 +1,29 @@
 """Searches are studies of Optuna in a file: final values alone are values, and the rest is told as it is."""
 
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 
+from etude.errors import InputError, RecipeError
+from etude.records.store import Run
 from etude.sweep.decisions import Choice
 from etude.sweep.deliverables import make_deliverables
-from etude.sweep.grid import load_sweep
+from etude.sweep.grid import Trial, load_sweep
 from etude.sweep.search import with_found
-from etude.sweep.studies import studies_file
+from etude.sweep.studies import copy_studies, studies_file
 from etude.sweep.write import write_deliverables
 from tests.recipes import classification
 from tests.sweep.journals import Course, f1_of, write_trial
-from tests.sweeps import write_sweep
+from tests.sweeps import wait_for, write_sweep
 
 
 def searched(folder: Path, more: dict[str, Any] | None = None) -> Path:
@@ -74,3 +84,90 @@ def test_a_trial_that_was_left_at_a_rung_is_pruned_with_its_value_there(tmp_path
     pruned = study.trials[1]
     assert pruned.value == made.cells[1].value == pruned.intermediate_values[10]
     assert set(pruned.intermediate_values) == {10}
+
+
+SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]), None)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """A PostgreSQL server of its own with an empty database; its password is in PGPASSWORD."""
+    pytest.importorskip("psycopg")
+    if SERVER is None:
+        pytest.skip("needs the server of PostgreSQL")
+    who: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}  # the server refuses root
+    with (
+        socket.socket() as free,
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        free.bind(("127.0.0.1", 0))
+        port, folder = free.getsockname()[1], Path(name)
+        free.close()
+        (folder / "password").write_text("secret-of-the-test\n")
+        folder.chmod(0o755)
+        (folder / "data").mkdir()
+        if who:
+            shutil.chown(folder / "data", "nobody")
+        patch.setenv("PGPASSWORD", "secret-of-the-test")
+        subprocess.run(
+            [SERVER / "initdb", "-N", "-D", folder / "data", "-U", "etude", "--auth=scram-sha-256",
+             f"--pwfile={folder / 'password'}"], check=True, stdout=subprocess.DEVNULL, cwd="/", **who,
+        )  # fmt: skip
+        server = subprocess.Popen(
+            [SERVER / "postgres", "-D", folder / "data", "-p", str(port), "-k", folder / "data", "-F",
+             "-c", "listen_addresses=127.0.0.1"], stderr=subprocess.DEVNULL, cwd="/", **who,
+        )  # fmt: skip
+        try:
+            words = [str(SERVER / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "etude", "studies"]
+            wait_for(lambda: subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode == 0)
+            yield f"postgresql://etude@127.0.0.1:{port}/studies"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+def test_a_database_has_the_studies_of_the_last_report_and_keeps_those_of_others(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = [
+        Choice("net", n, f"net-search{n}", {"optim.learning_rate": rate, "optim.beta2": 0.999})
+        for n, rate in enumerate((1e-3, 2e-3))
+    ]
+    sweep = with_found(load_sweep(searched(tmp_path)), choices)
+    runs = {sweep.trials[0].name: write_trial(tmp_path / "runs", sweep.trials[0], Course(60))}
+
+    def find(trials: Sequence[Trial]) -> dict[str, Run | None]:
+        return {each.name: runs.get(each.name) for each in trials}
+
+    storage = optuna.storages.RDBStorage(database.replace("postgresql:", "postgresql+psycopg:"))
+    optuna.create_study(study_name="found other", storage=storage)
+    copy_studies(make_deliverables(sweep, find), database)
+    runs[sweep.trials[1].name] = write_trial(tmp_path / "runs", sweep.trials[1], Course(60, skill=0.8))
+    made = make_deliverables(sweep, find)
+    for _ in range(2):
+        copy_studies(made, database)
+    study = optuna.load_study(study_name="found net", storage=storage)
+    assert [trial.value for trial in study.trials] == [cell.value for cell in made.cells]
+    assert sorted(optuna.get_all_study_names(storage)) == ["found net", "found other"]
+    optuna.delete_study(study_name="found net", storage=storage)
+    theirs = optuna.create_study(study_name="found net", storage=storage)
+    theirs.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(InputError, match="'found net' that no sweep wrote"):
+        copy_studies(made, database)
+    assert len(optuna.load_study(study_name="found net", storage=storage).trials) == 1
+    storage.engine.dispose()
+    monkeypatch.setenv("PGPASSWORD", "wrong-secret")
+    with pytest.raises(InputError, match="took no copy of the searches") as caught:
+        copy_studies(made, database)
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://etude:secret@host/studies", "sqlite:///a.db", "postgresql://host", "postgresql://host/a?b=c",
+     "postgresql://host/a\n"],
+)  # fmt: skip
+def test_a_database_with_a_password_in_the_file_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(RecipeError, match=r"search\.storage"):
+        load_sweep(searched(tmp_path, {"search": {"trials": 9, "storage": url}}))
