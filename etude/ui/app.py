@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import threading
@@ -295,6 +296,7 @@ def _series(library: Library, asked: Asked) -> Any:
 def _csv(library: Library, asked: Asked) -> Download:
     run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
     lines = _payload("series", "csv_lines")(run, names, asked.query.get("axis", "step"))
+    lines = itertools.chain([next(lines)], lines)  # a journal that cannot be read is told, not cut off
     return Download(lines, "text/csv; charset=utf-8", f"{asked.part['id']}.csv")
 
 

@@ -1,5 +1,7 @@
 """Texts of a run that would act in a page are shown as texts: no dialog opens, and nobody is asked."""
 
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +25,46 @@ HOSTILE = [
     "{{constructor.constructor('alert(7)')()}}${alert(7)}",
     "<math><mtext></table><mglyph><style><img src onerror=alert(8)>",
     "<form action=http://example.org><button autofocus>b</button></form>",
+    "<ScRiPt>alert(1)</sCrIpT>",
+    "<script src=//example.org/x.js></script>",
+    "<img src=//example.org/x.png>",
+    "<img/src=x/onerror=alert(1)>",
+    "<body onload=alert(1)>",
+    "<details open ontoggle=alert(1)>x</details>",
+    "<video><source onerror=alert(1)></video>",
+    "<audio src=x onerror=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<select autofocus onfocus=alert(1)>",
+    "<marquee onstart=alert(1)>x</marquee>",
+    '<iframe srcdoc="<script>parent.alert(1)</script>">',
+    '<object data="javascript:alert(1)">',
+    '<embed src="javascript:alert(1)">',
+    "<link rel=stylesheet href=//example.org/x.css>",
+    '<meta http-equiv=refresh content="0;url=//example.org">',
+    "<base href=//example.org/>",
+    "<svg><script>alert(1)</script></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
+    '<svg><a xlink:href="javascript:alert(1)"><text y=20>x</text></a></svg>',
+    '<svg><use href="data:image/svg+xml,<svg id=x onload=alert(1)>#x"/></svg>',
+    '<svg><foreignObject><iframe src="javascript:alert(1)"></iframe></foreignObject></svg>',
+    "<![CDATA[<script>alert(1)</script>]]>",
+    "<!--><img src=x onerror=alert(1)>-->",
+    "--><script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
+    "<template><img src=x onerror=alert(1)></template>",
+    "&lt;img src=x onerror=alert(1)&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    "\\u003cscript\\u003ealert(1)\\u003c/script\\u003e",
+    "' onmouseover='alert(1)' x='",
+    '" onfocus="alert(1)" autofocus="',
+    "javascript:alert(1)",
+    "[click](data:text/html,<script>alert(1)</script>)",
+    '![x](x "\\" onerror=alert(1) \\"")',
+    "<http://example.org/auto>",
+    "[x]: javascript:alert(1)",
+    "`<script>alert(1)</script>`",
 ]
 
 
@@ -41,15 +83,31 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
         writer.log(text)
     writer.close("stopped")
     write_report(writer.run)
+    with (writer.run.path / "report/report.md").open("a") as report:
+        report.write("\n\n## Texts\n\n" + "\n\n".join(HOSTILE))
+    (writer.run.path / "report/loss.svg").write_text(
+        "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script>"
+        "<image href='http://example.org/x.png'/></svg>"
+    )
+    folder = writer.run.path.rename(tmp_path / HOSTILE[1])
+    copy = shutil.copytree(folder, tmp_path / '"><svg onload=alert(3)>')
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**info, "id": HOSTILE[0]}))
+    assert len(HOSTILE) == 50
     with serving(tmp_path) as server, look(server) as window:
         window.page.on("dialog", lambda dialog: window.wrong.append(f"dialog {dialog.message}"))
         identity = writer.run.info["id"]
+        ids = [row["id"] for row in server.get("/api/runs")["runs"]]
+        assert len(ids) == 2 and identity in ids
         for place, there in (
             ("#/runs?columns=status,name,tags", f"text={HOSTILE[0]}"),
             (f"#/run/{identity}?finding=0", f"strong:has-text('{HOSTILE[0]}')"),
             (f"#/run/{identity}/samples?prompt=1", f"pre:has-text('{HOSTILE[1]}')"),
             (f"#/run/{identity}/recipe", "text=As it was given"),
             (f"#/run/{identity}/report", "article h2"),
+            (f"#/run/{identity}/data", "h1"),
+            (f"#/compare?runs={','.join(ids)}", "table"),
+            ("#/system", "h1"),
             (f"#/run/{identity}/log", f"pre:has-text('{HOSTILE[0]}')"),
             ("#/run/%3Cimg%20src=x%20onerror=alert(9)%3E", "[role=alert]"),
             ("#/%3Cscript%3Ealert(9)%3C/script%3E", "text=There is no page"),
@@ -59,4 +117,12 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
             window.rest()
             made = "document.querySelectorAll('#app script, #app iframe, #app [onerror], #app [onload], #app form[action]').length"
             assert window.page.evaluate(made) == 0, place
-        window.wrong[:] = [text for text in window.wrong if "404" not in text]  # of the run that is none
+        assert [text for text in window.wrong if "404" not in text] == []  # of the run that is none
+        failed: list[str] = []
+        window.page.on("requestfailed", lambda request: failed.append(f"{request.url} {request.failure}"))
+        window.page.goto(f"http://127.0.0.1:{server.port}/api/runs/{identity}/report/loss.svg")
+        window.page.wait_for_timeout(300)
+        # The policy of the chart stopped its script, and its image before anything was sent.
+        assert failed in ([], ["http://example.org/x.png csp"])
+        assert not any("dialog" in text for text in window.wrong)
+        window.wrong.clear()
