@@ -1,22 +1,29 @@
 """Time and memory of the page: long and many runs, zoom, and the cost of a page that is left open.
 
     python benchmarks/page.py --steps 1000000 --runs 500 --long-runs 3
+    python benchmarks/page.py --part peers --steps 1000000       # beside TensorBoard, in turn
+    python benchmarks/page.py --part training                    # five open pages and none, in turn
+    python benchmarks/page.py --part memory --steps 1000000 --long-runs 72
 
 Journals are written by the journal's own writer. The server is a process of its own, `etude ui`; a request is
 timed from here, over loopback, with all that is read of its answer.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
 import random
+import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,7 +44,13 @@ def main() -> None:
     )
     parser.add_argument("--idle-seconds", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, help="where runs are made and kept; else they are removed")
+    parser.add_argument("--part", choices=["all", "peers", "training", "memory"], default="all")
+    parser.add_argument("--turns", type=int, default=3, help="of peers and of training")
+    parser.add_argument("--training-steps", type=int, default=3000)
     given = parser.parse_args()
+    if given.part != "all":
+        run_part(given)
+        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         long, many = make_runs(folder, given.steps, given.runs, given.long_runs)
@@ -45,6 +58,133 @@ def main() -> None:
     result = {"steps": given.steps, "runs": given.runs, "long_runs": given.long_runs, **figures}
     print(json.dumps(result, indent=1))
     (ROOT / "benchmarks/results/page.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def run_part(given: argparse.Namespace) -> None:
+    """Measure one part, and write it beside the others."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        if given.part == "training":
+            figures: dict[str, Any] = measure_training(folder, given.training_steps, given.turns)
+        else:
+            long, _ = make_runs(folder, given.steps, 0, 1 if given.part == "peers" else given.long_runs)
+            if given.part == "peers":
+                figures = measure_peers(folder, long[0], given.steps, given.turns)
+            else:
+                figures = measure_memory(folder, long)
+    result = {**vars(given), "folder": None, "load": os.getloadavg()[0], **figures}
+    print(json.dumps(result, indent=1))
+    (ROOT / f"benchmarks/results/page-{given.part}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure_peers(folder: Path, identity: str, steps: int, turns: int) -> dict[str, list[float]]:
+    """First chart of a run by a new server that knows nothing of it, and one more, here and in TensorBoard."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    events = folder / "tensorboard"
+    if not events.exists():
+        writer, chance = EventFileWriter(str(events / "run")), random.Random(1)
+        for step in range(1, steps + 1):
+            value = Summary.Value(tag="loss", simple_value=2 + 4 / step + 0.1 * chance.random())
+            writer.add_event(Event(step=step, wall_time=step / 4, summary=Summary(value=[value])))
+        writer.close()
+    found: dict[str, list[float]] = {}
+    for _ in range(turns):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache")}
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        begun = time.perf_counter()
+        with Page(folder / "long", environment) as page:
+            page.get(series(identity))
+            found.setdefault("etude_first_chart_seconds", []).append(time.perf_counter() - begun)
+            page.read_whole(identity)
+            found.setdefault("etude_whole_chart_seconds", []).append(time.perf_counter() - begun)
+            found.setdefault("etude_zoom_seconds", []).append(page.clock(series(identity, 1000, 2000)))
+        first, whole, again = clock_tensorboard(events, steps)
+        found.setdefault("tensorboard_first_chart_seconds", []).append(first)
+        found.setdefault("tensorboard_whole_chart_seconds", []).append(whole)
+        found.setdefault("tensorboard_again_seconds", []).append(again)
+    return found
+
+
+def clock_tensorboard(events: Path, steps: int) -> tuple[float, float, float]:
+    """Seconds from the start of TensorBoard to its first points, to those of the last step, and once more."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(events), "--port", str(port)]
+    begun, first = time.perf_counter(), 0.0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run=run&tag=loss"
+    try:
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                points = json.load(urllib.request.urlopen(address, timeout=600))
+                first = first or time.perf_counter() - begun
+                if points[-1][1] >= steps:
+                    break
+            if process.poll() is not None or time.perf_counter() - begun > 900:
+                raise SystemExit("TensorBoard did not show all steps in 15 minutes")
+            time.sleep(0.05)
+        whole = time.perf_counter() - begun
+        begun = time.perf_counter()
+        json.load(urllib.request.urlopen(address, timeout=600))
+        return first, whole, time.perf_counter() - begun
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
+    """Wall and CPU seconds of a training of some steps, with five open pages and with none, in turn."""
+    sys.path.insert(0, str(ROOT))
+    from tests.bases import write_corpus
+    from tests.recipes import tiny
+
+    slow = {"train.steps": steps, "evaluate.every_steps": steps, "checkpoint.every_steps": steps}
+    folder.mkdir(parents=True, exist_ok=True)
+    values = tiny(write_corpus(folder / "corpus.jsonl"), slow)
+    (folder / "recipe.json").write_text(json.dumps(values))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache")}
+    found: dict[str, Any] = {"none": [], "five pages": []}
+    for turn in range(2 * turns):
+        name, runs = list(found)[turn % 2], folder / f"runs-{turn}"
+        runs.mkdir()
+        program = [
+            sys.executable,
+            str(ROOT / "tests/steered.py"),
+            str(folder / "recipe.json"),
+            str(runs),
+            "{}",
+        ]
+        with contextlib.ExitStack() as opened:
+            page = opened.enter_context(Page(runs, environment)) if turn % 2 else None
+            begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            process = subprocess.Popen(program, env=environment)
+            for _ in range(5 if page else 0):
+                rows: list[Any] = []
+                while page and not rows and process.poll() is None:
+                    rows = page.get("/api/runs")["runs"]
+                if page and rows:
+                    page.listen(f"/api/events?runs={rows[0]['id']}&since=0")
+            if process.wait():
+                raise SystemExit("the training failed")
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+            found[name].append({"seconds": round(time.perf_counter() - begun, 2), "cpu": round(cpu, 2)})
+    cpu_of = {name: statistics.median(each["cpu"] for each in found[name]) for name in found}
+    return {**found, "slowed_percent_of_cpu": round(100 * (cpu_of["five pages"] / cpu_of["none"] - 1), 2)}
+
+
+def measure_memory(folder: Path, long: list[str]) -> dict[str, Any]:
+    """Memory of the server once every long run was read whole and drawn."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache")}
+    with Page(folder / "long", environment) as page:
+        for identity in long:
+            page.read_whole(identity)
+            page.clock(series(identity))
+        return {"memory_mb": page.memory()}
 
 
 def make_runs(folder: Path, steps: int, runs: int, long_runs: int) -> tuple[list[str], Path]:
@@ -78,7 +218,8 @@ def make_runs(folder: Path, steps: int, runs: int, long_runs: int) -> tuple[list
         writer.close("finished")
         for index in range(long_runs - 1):
             copy = long / f"long-{index:03d}"
-            shutil.copytree(writer.run.path, copy)
+            shutil.copytree(writer.run.path, copy, ignore=shutil.ignore_patterns("journal.jsonl"))
+            os.link(writer.run.path / "journal.jsonl", copy / "journal.jsonl")  # columns are each run's own
             info = json.loads((copy / "run.json").read_text())
             (copy / "run.json").write_text(json.dumps({**info, "id": copy.name}))
     return [json.loads((path / "run.json").read_text())["id"] for path in sorted(long.iterdir())], many
