@@ -78,7 +78,7 @@ def run_part(given: argparse.Namespace) -> None:
 
 
 def measure_peers(folder: Path, identity: str, steps: int, turns: int) -> dict[str, list[float]]:
-    """First chart of a run by a new server that knows nothing of it, and one more, here and in TensorBoard."""
+    """First chart of a run by a new server, and one more, here and in TensorBoard."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter

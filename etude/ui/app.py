@@ -276,11 +276,8 @@ def _once(module: str, name: str, *given: Callable[[], Any]) -> Callable[[], Any
 
 def _payload(module: str, function: str) -> Callable[..., Any]:
     """A function of a payload module, imported when it is first asked for."""
-    try:
-        found: Callable[..., Any] = getattr(import_module(f"etude.ui.{module}"), function)
-        return found
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise NotImplementedError(f"etude.ui.{module}.{function} is not there") from error
+    found: Callable[..., Any] = getattr(import_module(f"etude.ui.{module}"), function)
+    return found
 
 
 def _series(library: Library, asked: Asked) -> Any:
@@ -315,7 +312,7 @@ async def _answer(
             return _download(found)
         content = await anyio.to_thread.run_sync(_encode, found, limiter=limiter())
         return Response(content, media_type="application/json")
-    except (EtudeError, NotImplementedError, OSError) as error:
+    except (EtudeError, OSError) as error:
         return problem(_status(error), shorten(error))
     except Exception as error:  # a fault of etude
         told(error)
@@ -330,9 +327,7 @@ def problem(status: int, text: str) -> Response:
 def _status(error: Exception) -> int:
     from etude.ui.requests import StateError
 
-    kinds: list[tuple[type[Exception], int]] = [
-        (MissingError, 404), (StateError, 409), (InputError, 400), (NotImplementedError, 501)
-    ]  # fmt: skip
+    kinds: list[tuple[type[Exception], int]] = [(MissingError, 404), (StateError, 409), (InputError, 400)]
     return next((status for kind, status in kinds if isinstance(error, kind)), 500)
 
 

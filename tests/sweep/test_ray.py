@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit
 from etude.sweep.ray import RayProcesses, join_cluster
 from etude.sweep.schema import Resources
-from tests.sweeps import sweep_values, write_sweep
+from tests.sweeps import sweep_values, wait_for, write_sweep
 
 STORE = 80 * 2**20
 CHANGES = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 4}
@@ -52,14 +51,6 @@ def cluster(cache: Path) -> Iterator[Cluster]:
 def make(folder: Path, corpus: Path, cluster: Cluster, grid: dict[str, list[Any]]) -> Path:
     resources = {"at_once": 1, "executor": "ray", "address": cluster.address}
     return write_sweep(folder / "sweep.toml", {**sweep_values(corpus, grid, CHANGES), "resources": resources})
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    for _ in range(1200):
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen within two minutes")
 
 
 def begun(runs: Path) -> list[Run]:

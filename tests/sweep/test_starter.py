@@ -1,10 +1,7 @@
 """Stages as forks of one process: like processes of their own, whoever is killed."""
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -14,15 +11,7 @@ from etude.records.store import list_runs
 from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.starter import Starter
-from tests.sweeps import sweep_values, write_sweep
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    for _ in range(600):
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 30 seconds")
+from tests.sweeps import sweep_values, wait_for, write_sweep
 
 
 def starter_of() -> psutil.Process:
