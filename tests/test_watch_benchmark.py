@@ -21,7 +21,7 @@ from watch.meddling import accumulate, freeze, meddled, poison, repeat_batches
 from watch.score import judge, tuning_half, wilson
 
 from etude import Options, Training
-from etude.models import decoder
+from etude.models import attention
 from etude.recipe.load import recipe_from
 from etude.records.events import Finding, Step
 from etude.watch.point import Facts, Point
@@ -93,7 +93,7 @@ def test_without_the_mask_later_tokens_reach_earlier_answers() -> None:
     assert patch is not None
 
     def moved() -> torch.Tensor:
-        first, second = (decoder._attend(q, k, each, window=None, dropout=0.0) for each in (v, other))
+        first, second = (attention.attend(q, k, each, window=None, dropout=0.0) for each in (v, other))
         return (first - second)[0, :-1].abs().amax((0, 2)) > 0  # of each head
 
     assert not moved().any()

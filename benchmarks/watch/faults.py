@@ -189,7 +189,7 @@ def _shuffle_labels(train: Rows, held_out: Rows, draw: random.Random, share: flo
 @contextlib.contextmanager
 def _no_mask(share: float) -> Iterator[None]:
     """A share of the heads of a decoder sees the tokens that come later."""
-    from etude.models import decoder
+    from etude.models import attention
 
     real = functional.scaled_dot_product_attention
 
@@ -202,7 +202,7 @@ def _no_mask(share: float) -> Iterator[None]:
 
     proxy = SimpleNamespace(**{name: getattr(functional, name) for name in dir(functional) if name[0] != "_"})
     proxy.scaled_dot_product_attention = attend
-    with replaced(decoder, "functional", proxy):
+    with replaced(attention, "functional", proxy):
         yield
 
 

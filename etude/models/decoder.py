@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etude.models.attention import attend, attend_each
 from etude.models.decoder_config import DecoderConfig
 from etude.models.fused import rotate, swiglu
 from etude.models.layers import RMSNorm, draw, embedding, run_block
@@ -163,7 +164,7 @@ class Decoder(nn.Module):
     def compile(self, *args: Any, **settings: Any) -> None:
         """As `nn.Module.compile`, but for attention within sequences, of other lengths in each batch."""
         for block in self.model.layers:
-            block.self_attn.attend_each = torch.compiler.disable(_attend_each)  # type: ignore[no-untyped-call, union-attr]
+            block.self_attn.attend_each = torch.compiler.disable(attend_each)  # type: ignore[no-untyped-call, union-attr]
         super().compile(*args, **settings)
 
     def head_weight(self) -> Tensor:
@@ -241,7 +242,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim, self.dropout = layer, config.head_dim, config.dropout
         self.window = config.window(layer)
-        self.attend_each = _attend_each
+        self.attend_each = attend_each
         query, key_value = config.n_head * config.head_dim, config.n_kv_head * config.head_dim
         self.q_proj = nn.Linear(config.n_embd, query, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.n_embd, key_value, bias=config.qkv_bias)
@@ -256,14 +257,16 @@ class Attention(nn.Module):
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in projections)
         q, k = (rotate(heads, context.rotary, v.dtype) for heads in (self.q_norm(q), self.k_norm(k)))
         dropout = self.dropout if self.training else 0.0
-        if context.lengths is not None:
+        if context.lengths is not None and context.ends is not None:
             if context.cache is not None:
                 context.cache.fill(self.layer, context.lengths, k, v)
-            attended = self.attend_each(q, k, v, context, window=self.window, dropout=dropout)
+            attended = self.attend_each(
+                q, k, v, context.lengths, context.ends, window=self.window, dropout=dropout
+            )
         elif context.cache is not None and context.places is not None:
             attended = self.attend_cached(q, k, v, context.cache, context.places)
         else:
-            attended = _attend(q, k, v, window=self.window, dropout=dropout)
+            attended = attend(q, k, v, window=self.window, dropout=dropout)
         out: Tensor = self.o_proj(attended.flatten(2))
         return out
 
@@ -303,41 +306,3 @@ def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Ten
     growth = scaling.attention_factor if scaling else 1.0
     cos, sin = angles.cos() * growth, angles.sin() * growth
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: float) -> Tensor:
-    """Causal attention of (B, T, H, D) heads within each row; returns (B, T, H, D)."""
-    T, mask = q.shape[1], None
-    if window is not None and window < T:
-        place = torch.arange(T, device=q.device)
-        mask = (place <= place[:, None]) & (place > place[:, None] - window)
-    if mask is not None and k.shape[2] != q.shape[2]:
-        # CUDA's kernels for masks want equal heads; those without a mask share them.
-        k, v = (heads.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for heads in (k, v))
-    q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
-    kind: dict[str, Any] = {"is_causal": mask is None, "enable_gqa": k.shape[1] != q.shape[1]}
-    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, **kind)
-    return attended.transpose(1, 2)
-
-
-def _attend_each(
-    q: Tensor, k: Tensor, v: Tensor, context: Context, *, window: int | None, dropout: float
-) -> Tensor:
-    """Causal attention within each sequence; they lie end to end in rows (B, T, H, D), as the result does."""
-    lengths, ends = context.lengths, context.ends
-    assert lengths is not None and ends is not None and sum(lengths) == q.shape[1], (lengths, q.shape)
-    if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
-        from torch.nn.attention.varlen import varlen_attn
-
-        cumulative, longest, groups = ends.on(q.device), max(lengths), q.shape[2] // k.shape[2]
-        if groups > 1:
-            k, v = (heads.repeat_interleave(groups, dim=2) for heads in (k, v))
-        reach = (-1 if window is None else window - 1, 0)
-        flat_q, flat_k, flat_v = (heads.flatten(0, 1) for heads in (q, k, v))
-        packed = varlen_attn(
-            flat_q, flat_k, flat_v, cumulative, cumulative, longest, longest, window_size=reach
-        )
-        assert isinstance(packed, Tensor)
-        return packed.view(q.shape)
-    parts = zip(*(torch.split(heads, list(lengths), dim=1) for heads in (q, k, v)))
-    return torch.cat([_attend(*part, window=window, dropout=dropout) for part in parts], dim=1)
