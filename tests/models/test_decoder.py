@@ -131,8 +131,10 @@ def test_half_precision_stays_near_full(config: DecoderConfig, dtype: torch.dtyp
     assert model.to(dtype).logits(tokens).sub(exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_compiled_model_computes_the_same() -> None:
-    model, tokens = random_decoder(replace(LLAMA, n_layer=1, qk_norm=True)), random_tokens(LLAMA, 2, 16)
+@pytest.mark.parametrize("window", [None, 5])
+def test_compiled_model_computes_the_same(window: int | None) -> None:
+    config = replace(LLAMA, n_layer=1, qk_norm=True, sliding_window=window)
+    model, tokens = random_decoder(config), random_tokens(LLAMA, 2, 16)
     # aot_eager traces forward and backward without a C++ compiler.
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(tokens), model(tokens), rtol=0, atol=1e-5)
