@@ -24,7 +24,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: floa
             return _attend_varlen(q, k, v, ends, T, window)
         # A row at a time: the blocks of several could not share memory.
         rows = zip(*(torch.split(heads, 1) for heads in (q, k, v)))
-        return torch.cat([_attend_window(*row, window, dropout) for row in rows])
+        return torch.cat([_attend_window(*row, window=window, dropout=dropout) for row in rows])
     q, k, v = (heads.transpose(1, 2) for heads in (q, k, v))
     attended = functional.scaled_dot_product_attention(
         q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=k.shape[1] != q.shape[1]
@@ -46,7 +46,7 @@ def attend_each(
     return torch.cat([attend(*part, window=window, dropout=dropout) for part in parts], dim=1)
 
 
-def _attend_window(q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float) -> Tensor:
+def _attend_window(q: Tensor, k: Tensor, v: Tensor, *, window: int, dropout: float) -> Tensor:
     """Causal attention of a row (1, T, H, D) that is longer than the window.
 
     The first tokens see all before them. The others are cut into blocks, each with the keys that one of its

@@ -46,8 +46,26 @@ def decoder_config(model: Model, *, vocab_size: int, seq_len: int) -> DecoderCon
             f"model.vocab_size is {model.vocab_size} but the tokenizer has {vocab_size} tokens; "
             f"leave it out, or use at least {vocab_size}"
         )
+    context = max(seq_len, preset.get("context", 0))
+    if model.layer_window is not None:
+        values |= _layer_windows(model.layer_window, values["n_layer"])
+    if (window := values.get("sliding_window") or 0) > context:
+        key = "sliding_window" if model.layer_window is None else "layer_window"
+        wrong = f"model.{key} has a window of {window:,} tokens, but the context is {context:,}"
+        raise InputError(f"{wrong}, so it would hide nothing; use fewer, or leave it out")
     derived = {"n_kv_head": n_head, "n_ffn": -(-8 * n_embd // (3 * 64)) * 64, "head_dim": n_embd // n_head}
-    return DecoderConfig(**(derived | values | {"context": max(seq_len, preset.get("context", 0))}))
+    return DecoderConfig(**(derived | values | {"context": context}))
+
+
+def _layer_windows(pattern: list[int], n_layer: int) -> dict[str, Any]:
+    """The window of a configuration, and the layers without it. Raises: InputError for too long a pattern."""
+    if len(pattern) > n_layer:
+        raise InputError(
+            f"model.layer_window is for {len(pattern)} layers, but the model has {n_layer}; give as many or "
+            "fewer, which repeat"
+        )
+    full = tuple(layer for layer in range(n_layer) if not pattern[layer % len(pattern)])
+    return {"sliding_window": max(pattern) or None, "full_layers": full if any(pattern) else ()}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from etude.errors import InputError
 from etude.models.hf_config import Keys, Unsupported, flag, number, quoted, size, unfit
+from etude.recipe import model as recipe
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class DecoderConfig:
         if self.qk_norm and self.qkv_bias and not self.out_bias:
             wrong = "model.qkv_bias is true together with qk_norm, which is no published architecture"
             raise InputError(f"{wrong}; set one of them to false")
+        if self.full_layers and self.sliding_window and not (self.qk_norm or self.qkv_bias):
+            wrong = "model.layer_window leaves some layers without a window"
+            raise InputError(f"{wrong}, which only Qwen3 and Qwen2 do; set qk_norm = true")
 
     def to_hf(self, *, eos_id: int | None) -> dict[str, Any]:
         """The config.json with which AutoModelForCausalLM.from_pretrained loads the weights as they are.
@@ -89,7 +93,7 @@ class DecoderConfig:
         `zero_init` is about new weights only and is not in it. `rope_theta` stands twice, for transformers 4
         and 5. A pretrained model keeps the config.json it came with, which may say more than this.
         """
-        is_given = self.out_bias or self.mlp_bias or self.full_layers or self.rope_scaling
+        is_given = self.out_bias or self.mlp_bias or self.rope_scaling
         assert not is_given, "a model with these keeps its config.json"
         model_type = self._model_type()
         values: dict[str, Any] = {
@@ -118,10 +122,12 @@ class DecoderConfig:
         else:
             values["sliding_window"] = self.sliding_window
         if model_type in ("qwen2", "qwen3"):
-            sliding = self.sliding_window is not None
-            values["use_sliding_window"] = sliding
-            values["max_window_layers"] = 0 if sliding else self.n_layer
-            values["layer_types"] = ["sliding_attention" if sliding else "full_attention"] * self.n_layer
+            slid = [self.window(layer) is not None for layer in range(self.n_layer)]
+            first = slid.index(True) if any(slid) else self.n_layer
+            values["use_sliding_window"] = any(slid)
+            # It says the same to older readers, where it can: all layers from one on.
+            values["max_window_layers"] = first if all(slid[first:]) else self.n_layer
+            values["layer_types"] = ["sliding_attention" if each else "full_attention" for each in slid]
         return values
 
     @staticmethod
@@ -154,6 +160,36 @@ class DecoderConfig:
             norm_eps=number(values, "rms_norm_eps", 1e-6),
             dropout=number(values, "attention_dropout", 0.0),
         )
+
+    @staticmethod
+    def extend(
+        values: Mapping[str, Any], scaling: recipe.RopeScaling
+    ) -> tuple["DecoderConfig", dict[str, Any]]:
+        """The configuration of a config.json with a longer context, and the values of the file then.
+
+        Raises: InputError if it is scaled already in another way, or never read that many tokens.
+        """
+        before, original = DecoderConfig.from_hf(values), scaling.original_context
+        rope: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind != "linear":
+            rope["original_max_position_embeddings"] = original
+        if scaling.kind == "llama3":
+            rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        # By their files, linear counts from this number on; the others have their original beside it.
+        context = original if scaling.kind == "linear" else int(scaling.factor * original)
+        theta = {"rope_theta": before.rope_theta}
+        extended = {
+            **values, **theta, "rope_scaling": rope, "rope_parameters": rope | theta,
+            "max_position_embeddings": context,
+        }  # fmt: skip
+        after, known = DecoderConfig.from_hf(extended), before.rope_scaling
+        if known not in (None, after.rope_scaling):
+            wrong = f"config.json scales already ({known.kind} by {known.factor:g})"
+            raise InputError(f"model.rope_scaling is given, but {wrong}; leave it out, or use another model")
+        if known is None and original > before.context:
+            wrong = f"is {original:,}, but config.json says that the model reads {before.context:,} tokens"
+            raise InputError(f"model.rope_scaling.original_context {wrong}; use that, or less")
+        return after, extended
 
     def _model_type(self) -> str:
         if self.qk_norm or self.qkv_bias:

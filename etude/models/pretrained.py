@@ -18,6 +18,7 @@ from etude.models.lora import CONFIG_FILE
 from etude.models.parts import count_parts, find_targets, label_tensors, linear_shape
 from etude.models.weights import digest, has_weights, read_config, tensor_shapes
 from etude.recipe.kinds import TRAINING_KINDS
+from etude.recipe.model import RopeScaling
 
 
 def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bool = True) -> Pretrained:
@@ -55,6 +56,20 @@ def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bo
     parameters, _ = family.measure(config, 0, 1, 0)
     generation, stop_ids = read_generation_config(path), read_stop_ids(path)
     return replace(found, parameters=parameters, generation=generation, stop_ids=stop_ids)
+
+
+def extend_context(pretrained: Pretrained, scaling: RopeScaling) -> Pretrained:
+    """The model with rotary positions for a longer context, also in its config.json.
+
+    Raises: InputError for a model of another family, or where they do not fit it.
+    """
+    family = family_of(pretrained.config)
+    if family.extend is None:
+        what = pretrained.reason or f"is {pretrained.hf_config.get('model_type')!r}"
+        wrong = f"model.rope_scaling is for Qwen3, Qwen2, Mistral and Llama, but {pretrained.path} {what}"
+        raise InputError(f"{wrong}; leave it out")
+    config, values = family.extend(pretrained.hf_config, scaling)
+    return replace(pretrained, config=config, hf_config=values)
 
 
 def find_objective(path: Path) -> str:

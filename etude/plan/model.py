@@ -8,7 +8,7 @@ from etude.models.build import Size, choose_config, measure
 from etude.models.cost import Cost
 from etude.models.families.family import Config, NewModel, Pretrained
 from etude.models.hub import find_config, find_model
-from etude.models.pretrained import count_lora, inspect_model
+from etude.models.pretrained import count_lora, extend_context, inspect_model
 from etude.own import Own
 from etude.recipe.schema import Recipe
 
@@ -43,7 +43,8 @@ def find_base(recipe: Recipe, own: Own, *, needs_weights: bool = True) -> Pretra
     find = find_model if needs_weights else find_config
     path = find(recipe.model.from_, recipe.model.revision)
     objective = next(iter(recipe.by_task().values())).train.objective
-    return inspect_model(path, objective, needs_weights=needs_weights)
+    base = inspect_model(path, objective, needs_weights=needs_weights)
+    return extend_context(base, recipe.model.rope_scaling) if recipe.model.rope_scaling else base
 
 
 def count_adapter(recipe: Recipe, base: Pretrained | None) -> int:

@@ -7,6 +7,20 @@ from pydantic import Field
 from etude.recipe.section import Positive, Rate, Section, key
 
 
+class RopeScaling(Section):
+    """A change of the rotary frequencies by which a pretrained model reads longer texts than before."""
+
+    kind: Literal["linear", "llama3", "yarn"] = key(
+        ..., "rope_type of transformers; yarn needs the least training", example="yarn"
+    )
+    factor: Annotated[float, Field(ge=1, le=1024)] = key(..., "new context by the original one", example=4.0)
+    original_context: Annotated[int, Field(ge=2, le=2**24)] = key(
+        ...,
+        "tokens that the model was trained with, as max_position_embeddings of its config.json",
+        example=32_768,
+    )
+
+
 class Model(Section):
     """A pretrained model, or a decoder trained from scratch: what a preset names, single keys may change."""
 
@@ -17,6 +31,7 @@ class Model(Section):
         examples=["Qwen/Qwen2.5-Coder-1.5B-Instruct"],
     )
     revision: str | None = key(None, "of a hub id: a commit, tag or branch", example="main")
+    rope_scaling: RopeScaling | None = key(None, "a longer context for a pretrained Qwen, Mistral or Llama")
     quantize: Literal["nf4"] | None = key(
         None, "frozen weights in 4 bits (QLoRA); with etude-workbench[quant], meant for cuda"
     )
@@ -46,8 +61,15 @@ class Model(Section):
     qkv_bias: bool | None = key(
         None, "bias on queries, keys and values, as Qwen2 (default false)", example=False
     )
-    sliding_window: Positive | None = key(
-        None, "tokens a position may look back (default: all)", example=1024
+    sliding_window: Annotated[int, Field(ge=2, le=2**24)] | None = key(
+        None, "tokens that a position sees, itself included, in every layer (default: all)", example=1024
+    )
+    layer_window: (
+        Annotated[list[Annotated[int, Field(ge=0, le=2**24)]], Field(min_length=1, max_length=4096)] | None
+    ) = key(
+        None,
+        "sliding_window by layer, 0 for all tokens; repeated over the layers",
+        example=[1024, 1024, 0],
     )
     rope_theta: Rate | None = key(None, "base of the rotary frequencies (default 10000)", example=10_000.0)
     norm_eps: Rate | None = key(None, "added to the mean square in RMSNorm (default 1e-6)", example=1e-6)

@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.recipe.data import Data, Source
 from etude.recipe.findings import FINDINGS
 from etude.recipe.kinds import TRAINING_KINDS
-from etude.recipe.model import Model
+from etude.recipe.model_rules import find_model_conflicts
 from etude.recipe.notify import find_channel_conflicts
 from etude.recipe.schema import Kind, Recipe
 from etude.recipe.section import is_address
@@ -22,8 +22,9 @@ _MOST_CRITERIA = 100
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
     rules = (
-        _sources, _paths, _gate, _tasks, _tokenizer, _model, _length, _batch, _schedule, _device, _evaluate,
-        _checkpoint, _watch, _criteria, _life, lambda each: find_channel_conflicts(each.notify),
+        _sources, _paths, _gate, _tasks, _tokenizer, find_model_conflicts, _length, _batch, _schedule,
+        _device, _evaluate, _checkpoint, _watch, _criteria, _life,
+        lambda each: find_channel_conflicts(each.notify),
     )  # fmt: skip
     return [conflict for rule in rules for conflict in rule(recipe)]
 
@@ -177,90 +178,6 @@ def _tokenizer(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 f"{trained}"
             ),
         )
-
-
-def _model(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    model = recipe.model
-    if model.from_ is not None:
-        yield from _pretrained(recipe)
-        return
-    for name in sorted(model.model_fields_set & {"revision", "quantize"}):
-        yield f"model.{name}", "belongs to a pretrained model; name one with model.from"
-    if recipe.adapter is not None:
-        yield (
-            "adapter",
-            'needs a pretrained model; for example [model] from = "Qwen/Qwen2.5-Coder-1.5B-Instruct"',
-        )
-    if model.code_bias is not None and model.kind != "encoder":
-        yield "model.code_bias", 'is for an encoder from scratch; set kind = "encoder", or leave it out'
-    yield from {"encoder": _encoder, "encoder-decoder": _encoder_decoder, "decoder": _decoder}[model.kind](
-        model
-    )
-
-
-def _pretrained(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    model = recipe.model
-    for name in sorted(model.model_fields_set - {"from_", "kind", "revision", "dropout", "quantize"}):
-        yield (
-            f"model.{name}",
-            "belongs to a model from scratch, but model.from names a pretrained one; leave it out",
-        )
-    if model.quantize and recipe.adapter is None:
-        yield "model.quantize", "freezes the weights, so something else must be trained; add an [adapter]"
-    if model.quantize and recipe.adapter is not None and recipe.adapter.dora:
-        yield (
-            "adapter.dora",
-            "needs the length of each row of the weights, which 4 bits do not keep; leave it out",
-        )
-
-
-def _encoder(model: Model) -> Iterator[tuple[str, str]]:
-    sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "vocab_size", "dropout", "code_bias"}
-    for name in sorted(model.model_fields_set - sizes):
-        yield (
-            f"model.{name}",
-            "belongs to a decoder; an encoder has n_layer, n_head, n_embd, n_ffn and dropout",
-        )
-    heads, width = model.n_head or 8, model.n_embd or 512
-    if width % heads:
-        yield (
-            "model.n_embd",
-            f"is {width}, which {heads} heads do not share evenly; use a multiple of {heads}",
-        )
-
-
-def _encoder_decoder(model: Model) -> Iterator[tuple[str, str]]:
-    sizes = {"kind", "n_layer", "n_head", "n_embd", "n_ffn", "head_dim", "vocab_size", "tied", "dropout"}
-    for name in sorted(model.model_fields_set - sizes - {"code_bias"}):
-        yield (
-            f"model.{name}",
-            "belongs to a decoder; an encoder-decoder has " + ", ".join(sorted(sizes - {"kind"})),
-        )
-
-
-def _decoder(model: Model) -> Iterator[tuple[str, str]]:
-    if model.preset is None:
-        heads, kv_heads, width = model.n_head or 6, model.n_kv_head or model.n_head or 6, model.n_embd or 384
-        if heads % kv_heads:
-            yield (
-                "model.n_kv_head",
-                f"is {kv_heads}, which does not divide n_head {heads}; use {heads} or a divisor",
-            )
-        if model.head_dim is None and (width % heads or (width // heads) % 2):
-            yield (
-                "model.n_embd",
-                (
-                    f"is {width}, which {heads} heads do not share evenly; "
-                    f"use a multiple of {2 * heads}, or set head_dim"
-                ),
-            )
-    if model.head_dim is not None and model.head_dim % 2:
-        yield (
-            "model.head_dim",
-            f"is {model.head_dim}; rotary positions need an even number; try {model.head_dim + 1}",
-        )
-    if model.qk_norm and model.qkv_bias:
-        yield "model.qkv_bias", "together with qk_norm is no published architecture; set one of them to false"
 
 
 def _length(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -321,6 +321,7 @@ def _switches(recipe: Recipe) -> dict[str, Any]:
     """Words for settings that are off, or none, unless a recipe asks for them; each with its value."""
     model, train, patience = recipe.model, recipe.train, recipe.evaluate.patience or 0
     heads, shared, vocabulary = model.n_head, model.n_kv_head, recipe.tokenizer.train_vocab_size
+    windows = ", ".join(number(window) if window else "all" for window in model.layer_window or [])
     return {
         "activation checkpointing": train.activation_checkpointing,
         "torch.compile": train.compile,
@@ -331,6 +332,7 @@ def _switches(recipe: Recipe) -> dict[str, Any]:
         "embedding and head tied": model.tied,
         "output projections start at zero": model.zero_init,
         f"sliding window of {plural(model.sliding_window or 0, 'token')}": model.sliding_window,
+        f"sliding windows of {windows} tokens, repeated over the layers": any(model.layer_window or []),
         f"{plural(heads or 0, 'query head')} share {plural(shared or 0, 'key and value head')}": (
             heads and shared and shared < heads
         ),

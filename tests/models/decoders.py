@@ -19,8 +19,10 @@ CONFIGS = {
     "qwen2": replace(LLAMA, qkv_bias=True, rope_theta=1e6, tied=True),
     "qwen2 wide heads": replace(LLAMA, qkv_bias=True, head_dim=20),
     "qwen2 sliding": replace(LLAMA, qkv_bias=True, sliding_window=6),
+    "qwen2 sliding in some layers": replace(LLAMA, qkv_bias=True, sliding_window=6, full_layers=(0, 2)),
     "qwen3": replace(LLAMA, qk_norm=True, head_dim=16, tied=True),
     "qwen3 sliding": replace(LLAMA, qk_norm=True, sliding_window=7, n_kv_head=1),
+    "qwen3 sliding but at the end": replace(LLAMA, qk_norm=True, sliding_window=4, full_layers=(2,)),
 }
 
 

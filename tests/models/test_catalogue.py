@@ -28,6 +28,22 @@ def test_presets_have_their_size(preset: str, total: int) -> None:
     assert (count_parameters(config)["total"], config.context) == (total, 2048)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "windows"),
+    [
+        ([8], [8] * 6),
+        ([8, 8, 0], [8, 8, None] * 2),
+        ([0, 8, 8, 8], [None, 8, 8, 8, None, 8]),
+        ([0], [None] * 6),
+    ],
+)
+def test_a_pattern_of_windows_repeats_over_the_layers(pattern: list[int], windows: list[int | None]) -> None:
+    config = decoder_config(Model(layer_window=pattern, qk_norm=True), vocab_size=300, seq_len=64)
+    assert [config.window(layer) for layer in range(6)] == windows
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    assert config.to_hf(eos_id=None)["layer_types"] == kinds
+
+
 def test_single_keys_override_a_preset() -> None:
     config = decoder_config(Model(preset="300m", n_layer=2, tied=False), vocab_size=1000, seq_len=4096)
     assert (config.n_layer, config.n_embd, config.tied, config.context) == (2, 1024, False, 4096)
@@ -49,6 +65,10 @@ def test_embedding_has_a_row_for_every_token(given: dict[str, object], tokens: i
         ({"preset": "300m", "n_head": 8}, "model.n_kv_head is 16"),
         ({"preset": "300m", "head_dim": 33}, "model.head_dim is 33"),
         ({"preset": "1b", "qk_norm": True, "qkv_bias": True}, "model.qkv_bias"),
+        ({"sliding_window": 65}, "model.sliding_window has a window of 65 tokens, but the context is 64"),
+        ({"layer_window": [65, 0], "qk_norm": True}, "model.layer_window has a window of 65 tokens"),
+        ({"layer_window": [8] * 7}, "model.layer_window is for 7 layers, but the model has 6"),
+        ({"layer_window": [8, 0]}, "set qk_norm = true"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(given: dict[str, object], named: str) -> None:

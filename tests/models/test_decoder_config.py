@@ -18,6 +18,8 @@ CONFIGS = {
     "qwen2": replace(LLAMA, qkv_bias=True, tied=True, rope_theta=1e6),
     "qwen3": replace(LLAMA, qk_norm=True, head_dim=16, dropout=0.1, norm_eps=1e-5),
     "qwen3 sliding": replace(LLAMA, qk_norm=True, sliding_window=7),
+    "qwen3 sliding first": replace(LLAMA, qk_norm=True, sliding_window=7, full_layers=(1,)),
+    "qwen2 sliding last": replace(LLAMA, qkv_bias=True, sliding_window=7, full_layers=(0,)),
 }
 
 

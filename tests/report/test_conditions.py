@@ -74,6 +74,10 @@ def _both(run: Any) -> tuple[Any, Any]:
     ("changes", "says"),
     [
         ({"model.sliding_window": 8}, "sliding window of 8 tokens"),
+        (
+            {"model.layer_window": [8, 0], "model.qk_norm": True},
+            "sliding windows of 8, all tokens, repeated over the layers",
+        ),
         ({"evaluate.patience": 1}, "early stopping after 1 evaluation without improvement"),
         ({"evaluate.patience": 3}, "early stopping after 3 evaluations without improvement"),
         ({"model.n_head": 4, "model.n_kv_head": 1}, "4 query heads share 1 key and value head"),

@@ -1,6 +1,6 @@
 """A row of the table of families: everything that the rest of etude asks of a family of models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from etude.models.config_checks import CLASS_STEMS
 from etude.models.cost import Cost
 from etude.recipe.kinds import TRAINING_KINDS
-from etude.recipe.model import Model
+from etude.recipe.model import Model, RopeScaling
 
 C = TypeVar("C")
 
@@ -152,6 +152,8 @@ class Family(Generic[C]):
     load          model with the weights of files, but those to be frozen in a dtype, with a dropout, and
                   a seed for weights that no file has. Raises: InputError
     from_recipe   configuration from scratch; None if it cannot be trained from scratch
+    extend        configuration and values of a config.json with a longer context; None if it cannot have one.
+                  Raises: InputError
     with_outputs  configuration with the labels or tasks of a run; None if it takes no [tasks]
     make          model without first weights, for a number of labels
     measure       exact parameters by part, and cost of training: (config, labels, seq_len, parameters of
@@ -179,6 +181,7 @@ class Family(Generic[C]):
     name_of: Callable[[C, str], str] = lambda config, name: name
     load: Callable[[Pretrained, torch.dtype, float, int], Loaded]
     from_recipe: Callable[[Model, NewModel], C] | None = None
+    extend: Callable[[Mapping[str, Any], RopeScaling], tuple[C, dict[str, Any]]] | None = None
     with_outputs: Callable[[C, NewModel], C] | None = None
     make: Callable[[C, int], nn.Module]
     measure: Callable[[C, int, int, int], tuple[dict[str, int], Cost]]

@@ -1,5 +1,6 @@
 """Pretrained decoders against transformers."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from etude.errors import InputError
 from etude.models.decoder import Decoder
-from etude.models.pretrained import inspect_model, load_pretrained
+from etude.models.pretrained import extend_context, inspect_model, load_pretrained
+from etude.recipe.model import RopeScaling
 from tests.bases import SMALL, write_model
 from tests.models.folders import change, draw_tokens
 
@@ -114,3 +117,45 @@ def test_parts_of_a_model_and_half_precision_load(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         kept = torch.float32 if name.endswith("norm.weight") else torch.bfloat16
         assert tensor.dtype == kept and torch.equal(tensor, wanted[name].to(kept))
+
+
+@pytest.mark.parametrize("kind", ["linear", "llama3", "yarn"])
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_longer_context_is_that_of_transformers(kind: str, model_type: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    write_model(tmp_path, model_type, SMALL | {"max_position_embeddings": 32})
+    scaling = RopeScaling.model_validate({"kind": kind, "factor": 4.0, "original_context": 32})
+    extended = extend_context(inspect_model(tmp_path), scaling)
+    model = load_pretrained(extended, dtype=torch.float32, dropout=0.0)[0].eval()
+    assert isinstance(model, Decoder) and model.config.longest == 128
+    (tmp_path / "config.json").write_text(json.dumps(extended.hf_config))
+    tokens = torch.randint(60, (2, 128), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        ours = model.logits(tokens)
+        expected = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(tokens).logits
+    assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+    again = inspect_model(tmp_path)
+    assert again.config == extended.config == extend_context(again, scaling).config
+
+
+@pytest.mark.parametrize(
+    ("changes", "original", "says"),
+    [
+        ({}, 4096, "original_context is 4,096, but config.json says that the model reads"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+            16,
+            "scales already .linear by 2.; leave it out",
+        ),
+    ],
+)
+def test_a_context_that_config_json_contradicts_is_refused(
+    changes: dict[str, Any], original: int, says: str, tmp_path: Path
+) -> None:
+    write_model(tmp_path, "llama", SMALL)
+    change(tmp_path, changes | ({"rope_parameters": None} if changes else {}))
+    with pytest.raises(InputError, match=says):
+        extend_context(
+            inspect_model(tmp_path), RopeScaling(kind="yarn", factor=2.0, original_context=original)
+        )
