@@ -7,7 +7,6 @@ memory that a process of its own comes to at the most, above what it had before.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -95,7 +94,7 @@ def compare(length: int, window: int, key_heads: int, turns: int) -> dict[str, A
         "times_causal": statistics.median(ratios), "all_ratios": ratios,
     }  # fmt: skip
     if "mask" in outputs:
-        found["difference"] = float((outputs["blocks"] - outputs["mask"]).abs().max())
+        found["difference"] = float((outputs["blocks"] - outputs["mask"]).detach().abs().max())
     return found
 
 
@@ -104,10 +103,17 @@ def peak(length: int, window: int) -> dict[str, int]:
     heads = draw(length, HEADS)
     small = draw(2 * window, HEADS)
     torch.autograd.grad(attend(*small, window=window, dropout=0.0).sum(), small)  # what libraries take once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = most_bytes()
     torch.autograd.grad(attend(*heads, window=window, dropout=0.0).sum(), heads)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"length": length, "window": window, "bytes": 1024 * (after - before)}
+    return {"length": length, "window": window, "bytes": most_bytes() - before}
+
+
+def most_bytes() -> int:
+    """The most memory of this process since its mark was taken back."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0])
 
 
 def draw(length: int, key_heads: int) -> Sequence[Tensor]:
