@@ -1,9 +1,13 @@
 """Points at which long work looks whether it is still wanted, and leaves off if it is not."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from threading import Event, Thread
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
+_LOOK_SECONDS = 0.1
 _check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)
 
 
@@ -27,3 +31,34 @@ def interruptible(check: Callable[[], None]) -> Iterator[None]:
 def interruption_point() -> None:
     """Leave the work here, if that is asked for. Raises: Abandoned."""
     _check.get()()
+
+
+def with_points(items: Iterable[_T]) -> Iterator[_T]:
+    """The items, with a point before each."""
+    for item in items:
+        interruption_point()
+        yield item
+
+
+def abandonable(work: Callable[[], _T]) -> _T:
+    """The result of work of a library, which has no points: it is done in a thread, and this one looks.
+
+    Work that is left goes on for nobody until it ends, or the process. Raises: what it raises; Abandoned.
+    """
+    done, made = Event(), dict[str, Any]()
+
+    def do() -> None:
+        try:
+            made["result"] = work()
+        except BaseException as error:
+            made["error"] = error
+        finally:
+            done.set()
+
+    Thread(target=do, daemon=True).start()
+    while not done.wait(_LOOK_SECONDS):
+        interruption_point()
+    if "error" in made:
+        raise made["error"]
+    result: _T = made["result"]
+    return result

@@ -2,23 +2,26 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
 from etude.control.mailbox import post
 from etude.engine.batch import DeviceBatch
-from etude.interruption import Abandoned, interruptible, interruption_point
+from etude.interruption import Abandoned, abandonable, interruptible, interruption_point, with_points
 from etude.objectives.classification import Classification
 from etude.recipe.schema import Recipe
 from etude.records.ending import Ending
 from etude.records.events import Control, Evaluation, Finding, Scores, Step
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
+from etude.scores.baselines import nearest_neighbour, tfidf_logistic
 from etude.start import Options
 from tests import recipes
 from tests.bases import write_labelled
@@ -119,3 +122,33 @@ def test_the_report_is_left_where_the_grace_is_nearly_over(
     assert (training.run.path / "report" / "report.md").exists() is is_written
     said = {each.what: each.evidence for each in events(training.run, Finding)}
     assert ("no report" in said) is not is_written
+
+
+def test_work_of_a_library_is_left_before_its_end_and_else_gives_what_it_gives() -> None:
+    end, left = threading.Event(), list[str]()
+
+    def leave() -> None:
+        left.append("looked")
+        raise Abandoned
+
+    assert abandonable(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        abandonable(lambda: 1 // 0)
+    with pytest.raises(Abandoned), interruptible(leave):
+        abandonable(end.wait)
+    assert left == ["looked"]
+    end.set()
+    with pytest.raises(Abandoned), interruptible(leave):
+        list(with_points([1, 2]))
+    assert list(with_points([1, 2])) == [1, 2]
+
+
+def test_a_baseline_is_left_before_its_end() -> None:
+    def leave() -> None:
+        raise Abandoned
+
+    texts, truth = [f"word{number} {number % 2}" for number in range(40)], np.arange(40) % 2
+    with pytest.raises(Abandoned), interruptible(leave):
+        tfidf_logistic(texts, truth, texts, multi=False)
+    with pytest.raises(Abandoned), interruptible(leave):
+        nearest_neighbour(texts, texts, texts)

@@ -27,7 +27,7 @@ from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.tasks import Score, join, without_dropout
-from etude.interruption import interruption_point
+from etude.interruption import interruption_point, with_points
 from etude.models.families.table import family_of
 from etude.objectives.kind import Kind, Measured
 from etude.recipe.schema import Loss, Recipe
@@ -374,4 +374,4 @@ def _choose_labels(
 
 def _texts(split: Samples, ids: np.ndarray, tokenizer: Tokenizer) -> list[str]:
     """The text of some rows, as far as the model reads it."""
-    return [tokenizer.decode(split.sample(int(index)).tokens.tolist()) for index in ids]
+    return [tokenizer.decode(split.sample(int(index)).tokens.tolist()) for index in with_points(ids)]

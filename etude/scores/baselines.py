@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from etude.errors import InputError
+from etude.interruption import abandonable, with_points
 from etude.scores.labels import Floats, Labels, figures_of
 
 # Identifiers, numbers and single marks: code has its meaning also in those.
@@ -94,7 +95,8 @@ def nearest_neighbour(
     train, rows = _tfidf(train_sources, sources, pairs=False)
     block = max(_BLOCK_CELLS // len(train_sources), 1)
     nearest = [
-        (rows[at : at + block] @ train.T).toarray().argmax(axis=1) for at in range(0, len(sources), block)
+        (rows[at : at + block] @ train.T).toarray().argmax(axis=1)
+        for at in with_points(range(0, len(sources), block))
     ]
     return [train_targets[index] for part in nearest for index in part]
 
@@ -120,8 +122,9 @@ def _tfidf(train_texts: Sequence[str], texts: Sequence[str], *, pairs: bool) -> 
     )
     if all(not text or text.isspace() for text in train_texts):
         return csr_matrix((len(train_texts), 1)), csr_matrix((len(texts), 1))
-    train = words.fit_transform(train_texts)
-    return train, words.transform(texts) if texts else csr_matrix((0, train.shape[1]))
+    train = words.fit_transform(with_points(train_texts))
+    rows = words.transform(with_points(texts)) if texts else csr_matrix((0, train.shape[1]))
+    return train, rows
 
 
 def _probabilities(train: Any, truth: Labels, rows: Any, classes: int, seed: int) -> Floats:
@@ -131,6 +134,7 @@ def _probabilities(train: Any, truth: Labels, rows: Any, classes: int, seed: int
     if len(seen) == 1 or not len(probabilities):
         probabilities[:, seen] = 1.0
     else:
-        model = LogisticRegression(C=10.0, max_iter=1000, random_state=seed).fit(train, truth)
+        model = LogisticRegression(C=10.0, max_iter=1000, random_state=seed)
+        abandonable(lambda: model.fit(train, truth))
         probabilities[:, seen] = model.predict_proba(rows)
     return probabilities

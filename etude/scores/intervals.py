@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from etude.interruption import interruption_point
+from etude.interruption import interruption_point, with_points
 from etude.scores.answers import FIGURES, Answer
 from etude.scores.labels import Floats, Ints, Labels, figures_of, outcomes_of, tabulate
 
@@ -206,7 +206,7 @@ def _parts(name: str, answers: Sequence[Answer]) -> tuple[Floats, Callable[[Floa
         return _corpus_parts(name, answers)
     if name == "distinct_2":  # no sum: what is different in one answer may be in another
         return None
-    values = np.array([FIGURES[name]([answer]) for answer in answers])
+    values = np.array([FIGURES[name]([answer]) for answer in with_points(answers)])
     counted = ~np.isnan(values)
     mean = lambda sums: float(sums[0] / sums[1]) if sums[1] else math.nan  # noqa: E731
     return np.column_stack([np.where(counted, values, 0.0), counted]), mean
