@@ -1,8 +1,7 @@
 """The searches of a sweep as studies of Optuna, in SQLite and in PostgreSQL: copies for its dashboard."""
 
-import tempfile
+import contextlib
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
@@ -26,17 +25,18 @@ def studies_file(made: Deliverables) -> bytes:
     """An SQLite file with a study for each search, named `SWEEP SEARCH`.
 
     Trials that ended have their value and their evaluations by step. One that was left at a rung is pruned,
-    with its value there. Any other is running, waiting or failed, and has no value. Those outside the ranges
-    of the file are left out.
+    with its value there. Any other has no value: it failed, is trained now, or waits, as one that was stopped
+    or killed does until the same command goes on. Those outside the ranges of the file are left out.
     """
     optuna = load_optuna()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "studies.db"
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage = optuna.storages.RDBStorage("sqlite:///:memory:")  # one connection, that of this thread
+    try:
         for study in made.sweep.studies:
             _add(optuna, storage, made, study)
+        with contextlib.closing(storage.engine.raw_connection()) as connection:
+            return bytes(connection.driver_connection.serialize())
+    finally:
         storage.engine.dispose()
-        return path.read_bytes()
 
 
 def copy_studies(made: Deliverables, url: str) -> None:
@@ -120,7 +120,7 @@ def _state(optuna: Any, cell: Cell) -> Any:
         return states.PRUNED
     if cell.is_final or cell.state in _FAILED:
         return states.FAIL
-    return states.RUNNING if cell.run else states.WAITING
+    return states.RUNNING if cell.state == "running" else states.WAITING
 
 
 def _series(cell: Cell) -> dict[int, float]:

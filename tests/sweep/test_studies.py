@@ -1,9 +1,11 @@
 """Searches are studies of Optuna in a file: final values alone are values, and the rest is told as it is."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,8 @@ from etude.sweep.write import write_deliverables
 from tests.recipes import classification
 from tests.sweep.journals import Course, f1_of, write_trial
 from tests.sweeps import wait_for, write_sweep
+
+POINT = {"optim.learning_rate": 1e-3, "optim.beta2": 0.999}
 
 
 def searched(folder: Path, more: dict[str, Any] | None = None) -> Path:
@@ -55,7 +59,7 @@ def test_ended_trials_have_values_and_others_their_state(tmp_path: Path) -> None
     path = tmp_path / "studies.db"
     path.write_bytes(studies_file(made))
     study = optuna.load_study(study_name="found net", storage=f"sqlite:///{path}")
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "FAIL", "WAITING"]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING", "FAIL", "WAITING"]
     best = study.best_trial
     assert best.user_attrs["trial"] == "net-search0" and best.user_attrs["run"] == runs["net-search0"].name
     assert best.value == made.cells[0].value and abs((best.value or 0) - f1_of(courses[0])) < 0.05
@@ -80,10 +84,34 @@ def test_a_trial_that_was_left_at_a_rung_is_pruned_with_its_value_there(tmp_path
     made = make_deliverables(sweep, lambda trials: {each.name: runs.get(each.name) for each in trials})
     (tmp_path / "studies.db").write_bytes(studies_file(made))
     study = optuna.load_study(study_name="found net", storage=f"sqlite:///{tmp_path / 'studies.db'}")
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "RUNNING"]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "WAITING"]
     pruned = study.trials[1]
     assert pruned.value == made.cells[1].value == pruned.intermediate_values[10]
     assert set(pruned.intermediate_values) == {10}
+
+
+@pytest.mark.parametrize("there", ["a link", "a pipe", "another database"])
+def test_what_lies_in_the_place_of_the_copy_is_replaced_and_not_read(tmp_path: Path, there: str) -> None:
+    made = make_deliverables(
+        with_found(load_sweep(searched(tmp_path)), [Choice("net", 0, "net-search0", POINT)]),
+        lambda trials: {},
+    )
+    path, elsewhere = tmp_path / "report" / "studies.db", tmp_path / "elsewhere"
+    path.parent.mkdir()
+    elsewhere.write_text("of others")
+    if there == "a link":
+        path.symlink_to(elsewhere)
+    elif there == "a pipe":
+        os.mkfifo(path)
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as foreign:
+            foreign.execute("CREATE TABLE studies (study_id TEXT)")
+            foreign.execute("CREATE TRIGGER act AFTER INSERT ON studies BEGIN SELECT RAISE(ABORT, 'no'); END")
+            foreign.execute("PRAGMA user_version = 99")
+    write_deliverables(made, path.parent)
+    study = optuna.load_study(study_name="found net", storage=f"sqlite:///{path}")
+    assert [trial.state.name for trial in study.trials] == ["WAITING"]
+    assert not path.is_symlink() and elsewhere.read_text() == "of others"
 
 
 SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]), None)
