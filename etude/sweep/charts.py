@@ -28,18 +28,20 @@ _UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 def sweep_charts(made: Deliverables) -> dict[str, bytes]:
     """SVG files by name: a heat map for each model, all trials over their keys, cost, time to convergence.
 
-    A chart without a value is left out. The same journals give the same bytes with the same matplotlib.
+    The heat maps have one scale of colours where all trials compare, so that a reader can lay two side by
+    side. A chart without a value is left out. The same journals give the same bytes with the same matplotlib.
     """
     charts: dict[str, bytes] = {}
+    final = [cell for cell in made.cells if cell.is_final and cell.value is not None]
     for place, (model, standing) in enumerate(list(made.standings.items())[:_MOST_HEATS]):
         cells = made.of_model(model)
         rows, columns, _ = layout(cells)
         is_searched = any(cell.trial.study for cell in cells)
         if standing.best is not None and len(cells) > 1 and not is_searched:
-            fill = partial(_draw_heat, cells=cells, standing=standing, title=_title(made.metric))
+            scale = [each.value or 0.0 for each in final if made.same_rows is not False or each in cells]
+            fill = partial(_draw_heat, cells=cells, standing=standing, scale=scale)
             width = min(2.6 + 0.055 * max(map(len, rows), default=0) + 1.3 * len(columns), 12)
             charts[f"heat-{place + 1}.svg"] = draw_svg(fill, width=width, height=1.1 + 0.36 * len(rows))
-    final = [cell for cell in made.cells if cell.is_final and cell.value is not None]
     if len(final) > 1 and made.same_rows is not False:
         charts["parallel.svg"] = draw_svg(partial(_draw_parallel, made=made, cells=final), height=4.2)
         charts["cost.svg"] = draw_svg(partial(_draw_cost, made=made, cells=final), height=4.0)
@@ -49,18 +51,22 @@ def sweep_charts(made: Deliverables) -> dict[str, bytes]:
     return charts
 
 
-def _draw_heat(figure: Any, axes: Any, *, cells: Sequence[Cell], standing: Standing, title: str) -> None:
-    """The metric over the grid of a model; a trial without a final value has its state and no colour."""
+def _draw_heat(
+    figure: Any, axes: Any, *, cells: Sequence[Cell], standing: Standing, scale: Sequence[float]
+) -> None:
+    """The metric over the grid of a model; a trial without a final value has its state and no colour.
+
+    scale: values whose lowest and highest the colours reach to
+    """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.patches import Rectangle
 
     rows, columns, grid = layout(cells)
-    values = [cell.value for cell in cells if cell.is_final and cell.value is not None]
     best, like = standing.best, {cell.name for cell in standing.like}
-    spread = (max(values) - min(values)) or 0.1 * max(abs(values[0]), 0.1)  # of one colour, on a plain scale
-    norm = Normalize(min(values) - 0.15 * spread, max(values) + 0.15 * spread)
+    spread = (max(scale) - min(scale)) or 0.1 * max(abs(scale[0]), 0.1)  # of one colour, on a plain scale
+    norm = Normalize(min(scale) - 0.15 * spread, max(scale) + 0.15 * spread)
     colours = colormaps["Blues_r" if cells[0].metric.lower_is_better else "Blues"]
     for (row, column), cell in grid.items():
         x, y = columns.index(column), rows.index(row)
@@ -85,6 +91,7 @@ def _draw_heat(figure: Any, axes: Any, *, cells: Sequence[Cell], standing: Stand
     axes.grid(False)
     for side in axes.spines.values():
         side.set_visible(False)
+    title = _title(str(cells[0].metric))
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=title, aspect=12)
     bar.outline.set_visible(False)
 
