@@ -328,7 +328,7 @@ def _end(session: Session, decision: Decision) -> Ending:
     how: State = "paused" if decision.is_paused else "stopped" if decision.is_asked else "finished"
     session.desk.end()
     session.answer(_ACTIONS[how], decision.reason or _DONE, decision.request)
-    if session.world.is_main and _has_grace_for_report(session):
+    if session.world.is_main and session.options.has_report and _has_grace_for_report(session):
         advice = f"try etude report {as_argument(session.run.path)}"
         _at_end(session, "report", lambda: write_report(session.run), advice)
     was_asked = decision.is_asked or session.signals.requested is not None

@@ -77,6 +77,7 @@ class Options:
     guard        starts a process beside the run that tells if it dies, and starts it again so often; or None
     replays      the run that is made again, by `replay`
     stop_at      the step after which the run stops, as if it was asked to
+    has_report   whether the report is written at the end; `etude report` writes it at any time
     """
 
     runs: Path = Path("runs")
@@ -93,6 +94,7 @@ class Options:
     guard: int | None = None
     replays: Run | None = None
     stop_at: int | None = None
+    has_report: bool = True
 
     @cached_property
     def first_weights(self) -> Path | None:

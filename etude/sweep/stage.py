@@ -43,7 +43,7 @@ def run_stage(path: Path, runs: Path, branches: Sequence[Branch], until: int | N
         ended = Ended(0, run=run)
     else:
         text = None if run else read_recipe_text(path)
-        options = Options(runs=runs, recipe_text=text, resume=run, stop_at=until)
+        options = Options(runs=runs, recipe_text=text, resume=run, stop_at=until, has_report=False)
         ended = _train(run.recipe if run else recipe, options, waiting)
     if not ended.code and ended.run:
         _branch(ended.run, waiting)

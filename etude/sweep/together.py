@@ -40,7 +40,9 @@ def run_stack(paths: Sequence[Path], runs: Path, tell: Callable[[str], None]) ->
                 ended[place] = Ended(0, run=run)
                 continue
             text = None if run else read_recipe_text(path)
-            options = Options(runs=runs, resume=run, recipe_text=text, gradients=shared.add_gradients)
+            options = Options(
+                runs=runs, resume=run, recipe_text=text, gradients=shared.add_gradients, has_report=False
+            )  # fmt: skip
             training = Training(run.recipe if run else load_recipe(path), options)
             going[place] = _Going(training, iter(training))
             closing.callback(_stop, going[place])
