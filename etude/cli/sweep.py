@@ -24,6 +24,11 @@ SweepFolderPath = Annotated[
 ]
 
 
+def default_folder(name: str) -> Path:
+    """The folder of a sweep of a name, where none is given."""
+    return Path("sweeps") / name
+
+
 def plan(
     sweep: SweepPath,
     out: Annotated[
@@ -36,18 +41,10 @@ def plan(
 ) -> None:
     """Show the trials of a sweep, the work that they share and the time they take; nothing is trained."""
     from etude.plan.gpus import find_gpu
-    from etude.sweep.document import (
-        forecast_lines,
-        foresee_halving,
-        grid_text,
-        seconds_of,
-        shared_line,
-        shared_notes,
-        trial_rows,
-        write_plan,
-    )
+    from etude.sweep import document
     from etude.sweep.grid import load_sweep
     from etude.sweep.local import measure_for_plan
+    from etude.sweep.room import room_parts, shortage
     from etude.sweep.search import foresee
     from etude.sweep.stacks import stack_notes
     from etude.sweep.tree import build_tree
@@ -55,15 +52,16 @@ def plan(
     loaded = foresee(load_sweep(sweep))
     measured = measure_for_plan(loaded, None if gpu is None else find_gpu(gpu))
     tree = build_tree(measured.planned)
-    notes = shared_notes(measured) + stack_notes(loaded, tree, measured)
+    room = room_parts(measured.rooms, seeds=document.repeats_count(loaded))
+    notes = document.shared_notes(measured) + stack_notes(loaded, tree, measured)
     if out is not None:
-        write_file(out, write_plan(loaded, measured, tree).encode())
+        write_file(out, document.write_plan(loaded, measured, tree).encode())
     if as_json:
         print_json({
             "name": loaded.file.name, "trials": len(loaded.trials), "trunks": len(tree.trunks),
             "epochs_alone": tree.epochs_alone, "epochs": tree.epochs, "steps_alone": tree.steps_alone,
-            "steps": tree.steps, "seconds": seconds_of(measured, tree), "memory": measured.memory,
-            "halving": foresee_halving(loaded, measured, tree),
+            "steps": tree.steps, "seconds": document.seconds_of(measured, tree), "memory": measured.memory,
+            "disk": room, "halving": document.foresee_halving(loaded, measured, tree),
             "notes": [*notes, *measured.notes], "problems": measured.problems_by_model,
             "stages": [
                 {"trial": each.name, "parent": each.parent, "fork": each.fork, "steps": each.planned.steps}
@@ -72,15 +70,20 @@ def plan(
         })  # fmt: skip
         return
     models = [(tier, model) for tier in loaded.file.tiers for model in tier.models]
-    rows = [(f"{tier.name}: {each.name}", grid_text(tier, each, loaded.file.search)) for tier, each in models]
-    rows += [("trials", f"{len(loaded.trials):,}"), ("shared work", shared_line(tree))]
+    rows = [
+        (f"{tier.name}: {each.name}", document.grid_text(tier, each, loaded.file.search))
+        for tier, each in models
+    ]
+    rows += [("trials", f"{len(loaded.trials):,}"), ("shared work", document.shared_line(tree))]
     rows += [("", note) for note in notes]
-    forecast = forecast_lines(loaded, measured, tree)
+    forecast = document.forecast_lines(loaded, measured, tree)
     rows += [("" if place else "forecast", line) for place, line in enumerate(forecast)]
     rows += [("note", note) for note in measured.notes]
+    if gpu is None and (short := shortage(room, default_folder(loaded.file.name))):
+        rows.append(("note", short))
     print_rows([*rows, *((f"! {name}", problem) for name, problem in measured.problems_by_model.items())])
     if trials:
-        print_table(trial_rows(loaded.trials, tree))
+        print_table(document.trial_rows(loaded.trials, tree))
     if out is not None:
         say(f"the plan is written to {out}")
     say(f"train them: {command('etude', 'sweep', 'run', sweep)}")
@@ -101,13 +104,13 @@ def run(
     from etude.sweep.outcome import describe_outcome
 
     loaded = load_sweep(sweep)
-    place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
+    place = SweepFolder(folder or default_folder(loaded.file.name))
     outcome = run_sweep(loaded, place, sweep, say, accept=accept)
     for line in describe_outcome(outcome):
         say(line)
     if outcome.is_stopped:
         raise typer.Exit(RESUMABLE)
-    if outcome.given_up:
+    if not outcome.is_whole:
         raise typer.Exit(1)
     say(f"side by side: {command('etude', 'runs', '--runs', place.runs)}")
 

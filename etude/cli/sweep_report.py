@@ -8,12 +8,15 @@ import typer
 
 from etude.cli.options import Json, parse_folder, parse_output_folder, parse_path
 from etude.cli.printing import print_json, print_rows, print_table, say
-from etude.cli.sweep import SweepFolderPath
+from etude.cli.sweep import SweepFolderPath, default_folder
 from etude.errors import InputError
 from etude.text import command
 
 if TYPE_CHECKING:
+    from etude.sweep.decisions import Decisions
     from etude.sweep.deliverables import Deliverables
+    from etude.sweep.folder import SweepFolder
+    from etude.sweep.grid import Sweep
 
 
 def report(
@@ -41,29 +44,14 @@ def report(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the results of a sweep so far: best configurations, benchmarks, resources and recommendations."""
-    from etude.sweep.begun import read_begun
+    from etude.records.store import read_runs
     from etude.sweep.cells import find_runs_of
-    from etude.sweep.decisions import Decisions
     from etude.sweep.deliverables import make_deliverables
-    from etude.sweep.folder import SweepFolder
-    from etude.sweep.grid import load_sweep
-    from etude.sweep.search import with_found
+    from etude.sweep.reporter import DAMAGED, NOTE
     from etude.sweep.sections import result_rows, standing_rows
     from etude.sweep.write import write_deliverables
 
-    if sweep.is_dir():
-        place = SweepFolder(sweep)
-        decided = Decisions.read(place.path)
-        loaded = read_begun(place, decided)
-    else:
-        loaded = load_sweep(sweep)
-        place = SweepFolder(folder or Path("sweeps") / loaded.file.name)
-        decided = Decisions.read(place.path)
-        loaded = with_found(loaded, decided.found)
-    if not loaded.trials:
-        raise InputError(
-            f"{place.path} has no trials yet; begin with {command('etude', 'sweep', 'run', sweep)}"
-        )
+    loaded, place, decided = _open(sweep, folder)
     made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), decided)
     if as_json:
         print_json(made.to_dict())
@@ -74,10 +62,41 @@ def report(
         say(f"written to {write_deliverables(made, out or place.path / 'report')}")
     if out is None and not as_json:
         _copy_studies(made)
+    for problem in read_runs(runs or place.runs)[1].values():
+        say(f"{NOTE}{problem}")
+    for name, what in made.damaged.items():
+        say(f"{DAMAGED}{name}: {what}; without its run folder, etude sweep run trains it again")
+    if made.damaged:
+        raise typer.Exit(1)
+
+
+def _open(sweep: Path, folder: Path | None) -> "tuple[Sweep, SweepFolder, Decisions]":
+    """The sweep of a file or folder with the trials that it has, its folder, and what it decided."""
+    from etude.sweep.begun import read_begun
+    from etude.sweep.decisions import Decisions
+    from etude.sweep.folder import SweepFolder
+    from etude.sweep.grid import load_sweep
+    from etude.sweep.search import with_found
+
+    if sweep.is_dir():
+        place = SweepFolder(sweep)
+        decided = Decisions.read(place.path)
+        loaded = read_begun(place, decided)
+    else:
+        loaded = load_sweep(sweep)
+        place = SweepFolder(folder or default_folder(loaded.file.name))
+        decided = Decisions.read(place.path)
+        loaded = with_found(loaded, decided.found)
+    if not loaded.trials:
+        raise InputError(
+            f"{place.path} has no trials yet; begin with {command('etude', 'sweep', 'run', sweep)}"
+        )
+    return loaded, place, decided
 
 
 def _copy_studies(made: "Deliverables") -> None:
     """Copy the searches to the database that the sweep names; the report is whole without it."""
+    from etude.sweep.reporter import NOTE
     from etude.sweep.studies import copy_studies
 
     studies = made.sweep.studies
@@ -85,4 +104,4 @@ def _copy_studies(made: "Deliverables") -> None:
         try:
             copy_studies(made, url)
         except InputError as error:
-            say(f"note: {error}")
+            say(f"{NOTE}{error}")

@@ -75,6 +75,23 @@ def check_own_folder(path: Path) -> None:
         )
 
 
+def check_own_file(path: Path) -> None:
+    """Check that a file of ours is a plain one of this user, or not there yet. Raises: InputError."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be looked at: {error.strerror}; see to it, and run this again"
+        ) from None
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+        return
+    is_plain = stat.S_ISREG(found.st_mode)
+    what = "another user's" if is_plain else "a link" if stat.S_ISLNK(found.st_mode) else "no plain file"
+    raise InputError(f"{path} is {what}, where etude keeps a file of its own; remove it, and run this again")
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of a file in a folder. Raises: InputError if `name` would lead anywhere else."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:

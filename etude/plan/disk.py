@@ -1,6 +1,7 @@
 """The room that a run takes at its peak on the disks that it writes to."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from etude.errors import InputError
@@ -36,14 +37,15 @@ def require_disk(plan: Plan, made: Forecast, runs: Path) -> tuple[int, int]:
         if _device(Path(mirror)) == _device(runs):
             parts["the mirror on the same disk"] = copies
         else:
-            _require(copies, Path(mirror), {"copies": copies}, "run.mirror")
-    return _require(sum(parts.values()), runs, parts, "the run")
+            require_room({"copies": copies}, Path(mirror), "run.mirror")
+    return require_room(parts, runs, "the run")
 
 
-def _require(needed: int, folder: Path, parts: dict[str, int], what: str) -> tuple[int, int]:
-    free = shutil.disk_usage(_there(folder)).free
+def require_room(parts: Mapping[str, int], folder: Path, what: str) -> tuple[int, int]:
+    """Check that the disk of a folder holds what is to come, given by its parts, as `require_disk` does."""
+    needed, free = sum(parts.values()), shutil.disk_usage(_there(folder)).free
     if needed > free:
-        shown = ", ".join(f"{name} {rough_size(size)}" for name, size in parts.items())
+        shown = ", ".join(f"{name} {rough_size(size)}" for name, size in parts.items() if size)
         raise InputError(
             f"{what} takes up to {rough_size(needed)} in {folder} ({shown}), and {rough_size(free)} are "
             "free; make room, keep fewer with checkpoint.keep, or use another disk"

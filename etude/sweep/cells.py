@@ -18,7 +18,7 @@ from etude.report.predictions import Kept, read_kept
 from etude.report.summary import Summary, status_word, summarize
 from etude.report.wording import short
 from etude.sweep.grid import Trial
-from etude.text import plural, shorten
+from etude.text import plural, shorten, verb
 
 State = Literal[
     "finished", "ended early", "running", "paused", "stopped", "killed", "failed", "unknown", "missing",
@@ -67,6 +67,17 @@ class Cell:
     def is_final(self) -> bool:
         """True if its value is the one that it ends with; any other is censored at the step that it has."""
         return self.state in ("finished", "ended early")
+
+    @property
+    def damage(self) -> str:
+        """A sentence on what of its run cannot be read; "" if all can."""
+        if self.history is None or self.summary is None:
+            return self.problem
+        if lines := self.history.ledger.damaged:
+            count = plural(len(lines), "line")
+            return f"{count} of its journal {verb(len(lines), 'are')} damaged, and figures leave them out"
+        is_cut = self.summary["status"] == "unknown"
+        return "it has finished, and its journal ends before that" if is_cut else ""
 
     @cached_property
     def metric(self) -> ChosenMetric:

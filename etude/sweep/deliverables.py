@@ -54,6 +54,12 @@ class Deliverables:
         """The metric of the first trial, which is that of all where they compare."""
         return str(self.cells[0].metric)
 
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Sentences on damaged records of runs, by the name of each trial."""
+        every = [*self.cells, *(self.shrinkage.again if self.shrinkage else ())]
+        return {cell.name: cell.damage for cell in every if cell.damage}
+
     def of_model(self, model: str) -> list[Cell]:
         """The cells of a model."""
         return [cell for cell in self.cells if cell.trial.model == model]
@@ -148,7 +154,7 @@ def _cell(cell: Cell, costs: Costs, censored: Censored | None) -> dict[str, Any]
     entry: dict[str, Any] = {
         "trial": cell.name, "tier": cell.trial.tier, "model": cell.trial.model,
         "values": dict(cell.trial.values), "run": cell.run, "state": cell.state,
-        "problem": cell.problem or None, "is_final": cell.is_final, "reason": cell["reason"],
+        "problem": cell.damage or None, "is_final": cell.is_final, "reason": cell["reason"],
         "step": cell["step"], "steps": cell["steps"], "epochs": cell["epochs"],
         "value": cell.value, "value_step": cell.best and cell.best.step, "standard_error": error,
         "test": cell.test, "device_seconds": costs.charged.get(cell.name),

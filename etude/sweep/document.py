@@ -11,6 +11,7 @@ from etude.recipe.toml import toml_text
 from etude.report.markdown import code, prose, table
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.measure import Measured
+from etude.sweep.room import room_parts
 from etude.sweep.rungs import foresee_range
 from etude.sweep.schema import Range, Search, SweepModel, Tier, axes_of, ranges_of, sizes_of
 from etude.sweep.stacks import stack_notes
@@ -115,6 +116,9 @@ def forecast_lines(sweep: Sweep, measured: Measured, tree: Tree) -> list[str]:
             )
     if sweep.studies:
         lines.append("values that a search will choose are not known yet; these are drawn at random")
+    if measured.rooms:
+        room = sum(room_parts(measured.rooms, seeds=repeats_count(sweep)).values())
+        lines.append(f"up to {rough_size(room)} on disk, with the checkpoints that all trials keep")
     if needs := measured.memory.values():
         sizes = dict.fromkeys([rough_size(min(needs)), rough_size(max(needs))])
         lines.append(f"{' to '.join(sizes)} of memory a trial")

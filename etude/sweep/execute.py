@@ -16,7 +16,6 @@ from pathlib import Path
 from etude.control.signals import PassedOn
 from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE
-from etude.recipe.load import read_recipe_text
 from etude.sweep.cells import find_runs_of, read_cells
 from etude.sweep.costs import spent_seconds
 from etude.sweep.decisions import Decisions
@@ -34,13 +33,15 @@ from etude.sweep.dispatch import (
 )
 from etude.sweep.executor import Processes, open_processes
 from etude.sweep.folder import SweepFolder, TrialState
+from etude.sweep.given import GivenFiles
 from etude.sweep.grid import Sweep, Trial
-from etude.sweep.halving import Halving
+from etude.sweep.halving import Rungs
 from etude.sweep.local import Exit
 from etude.sweep.measure import Measured, measure
 from etude.sweep.outcome import Outcome, describe_exit
 from etude.sweep.repeats import repeats_of
 from etude.sweep.reporter import Reporter
+from etude.sweep.room import check_room
 from etude.sweep.search import Searches, with_found
 from etude.sweep.stacks import find_leads
 from etude.sweep.stage import is_stage_held
@@ -50,7 +51,6 @@ from etude.text import plural
 
 _POLL_SECONDS = 0.1
 _SCAN_SECONDS = 1.0
-_LOOK_SECONDS = 10.0  # between looks at the sweep file
 
 
 def run_sweep(
@@ -70,10 +70,15 @@ def run_sweep(
             tell(f"changed since the sweep was begun: {change}")
         searches = Searches(sweep, folder, decisions, tell)
         sweep = replace(sweep, trials=(*sweep.trials, *searches.choose(1, ())))
-        measured = measure(sweep)
-        tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
-        are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
-        with open_processes(sweep, folder, tell, are_known=are_known) as processes:
+        with open_processes(sweep, folder, tell) as processes:
+            measured = measure(sweep)
+            tree = build_tree([each for each in measured.planned if each.trial.name not in measured.problems])
+            processes.are_known = {stage.name for stage in tree.stages} <= measured.memory.keys()
+            rooms = {name: room for name, room in measured.rooms.items() if name not in measured.problems}
+            seeds = 0 if again or len(sweep.trials) < 2 else sweep.file.repeats.seeds
+            places, more = sum(each.at_once for each in processes.devices), sum(searches.left.values())
+            if note := check_room(sweep, folder, rooms, seeds=seeds, places=places, more=more):
+                tell(note)
             controller = Controller(
                 sweep, folder, path, measured, tree, processes, searches=searches, tell=tell
             )
@@ -96,11 +101,11 @@ class Controller:
         searches: Searches,
         tell: Callable[[str], None],
     ) -> None:
-        self._sweep, self._folder, self._path, self._tree, self._tell = sweep, folder, path, tree, tell
+        self._sweep, self._folder, self._tree, self._tell = sweep, folder, tree, tell
         self._stages = {stage.name: stage for stage in tree.stages}
         self._leads: dict[str, str] = {}  # the trial that names the process, of each other one in a stack
         self._measured, self._decisions, self._searches = measured, searches.decisions, searches
-        self._halving = Halving(searches.decisions, tell)
+        self._rungs = Rungs(searches.decisions, tell)
         self._processes = processes
         self._devices = {device.name: device for device in processes.devices}
         self._adopted: dict[str, Exit] = {}  # stages that run without one of our processes, and their end
@@ -108,7 +113,7 @@ class Controller:
         self._branched: set[str] = set()
         self._given_up: dict[str, str] = dict(measured.problems)
         self._is_stopping = False
-        self._told: set[Path] = set()  # files that have changed
+        self._given = GivenFiles(path, sweep, tell)
         self._report = Reporter(path, folder.path)
 
     def run(self) -> Outcome:
@@ -125,7 +130,7 @@ class Controller:
         self._tell(f"{plural(self._count, 'trial')}, {done}; {work}; {self._folder.path}")
         for device in self._devices.values():
             self._act(dispatcher, Joined(device))
-        is_told, last_scan, last_look = False, time.monotonic(), time.monotonic()
+        is_told, last_scan = False, time.monotonic()
         while not self._is_over(dispatcher) and not (self._is_stopping and not dispatcher.running):
             for event in self._watch():
                 self._act(dispatcher, event)
@@ -137,20 +142,18 @@ class Controller:
                 last_scan = now
                 for event in self._branches(dispatcher.running):
                     self._act(dispatcher, event)
-            if now - last_look > _LOOK_SECONDS:
-                last_look = now
-                self._look_at_file()
+            self._given.look()
             time.sleep(0 if dispatcher.is_over else _POLL_SECONDS)
-        self._look_at_file()
+        self._given.look(at_once=True)
         is_stopped = self._is_stopping and not dispatcher.is_over
         self._decisions.leave_out(dispatcher.beyond)
         self._given_up |= dispatcher.beyond
         for name, count in self._searches.left.items() if dispatcher.beyond else ():
             self._given_up[name] = f"not started: budget ({plural(count, 'trial')} not chosen)"
-        if dispatcher.finished and not is_stopped:
-            self._tell(self._report.finish())
+        is_reported = not dispatcher.finished or is_stopped or self._report.finish(self._tell)
         censored = 0 if is_stopped else len(dispatcher.paused)
-        return Outcome(len(dispatcher.finished), self._count, self._given_up, is_stopped, censored)
+        finished = len(dispatcher.finished)
+        return Outcome(finished, self._count, self._given_up, is_stopped, censored, is_reported)
 
     def signals(self) -> PassedOn:
         """While entered, a signal is passed on to the processes, which save and stop."""
@@ -168,8 +171,8 @@ class Controller:
 
     def _dispatcher(self, states: dict[str, TrialState]) -> Dispatcher:
         planned = [stage.planned for stage in self._tree.stages]
-        self._halving.begin(planned, states)
-        self._halving.take_going()  # they are no longer paused
+        self._rungs.begin(planned, states)
+        self._rungs.take_going()  # they are no longer paused
         jobs = [self._job(stage) for stage in self._tree.stages]
         finished = {name for name, state in states.items() if state.is_finished and name in self._stages}
         self._branched = {name for name, state in states.items() if state.is_settled and name in self._stages}
@@ -180,7 +183,7 @@ class Controller:
         }
         for name in [name for name, lead in self._leads.items() if lead in self._adopted]:
             self._adopted.pop(name, None)  # they end with the process that the first one names
-        paused = {each.trial.name for each in planned if self._halving.waits(each)} - self._adopted.keys()
+        paused = {each.trial.name for each in planned if self._rungs.waits(each)} - self._adopted.keys()
         running = dict.fromkeys(self._adopted, self._processes.devices[0].name)
         for name in self._adopted:
             self._tell(f"goes on   {name}, which was started before")
@@ -203,7 +206,7 @@ class Controller:
     def _steps_to_make(self, name: str) -> int:
         """Steps of a trial until it ends or pauses, in all."""
         stage = self._stages[name]
-        return (self._halving.next_stop(stage.planned) or stage.planned.steps) - stage.fork
+        return (self._rungs.next_stop(stage.planned) or stage.planned.steps) - stage.fork
 
     def _spent(self, state: TrialState | None) -> float:
         """Device seconds that a trial has taken, as far as a budget asks for them."""
@@ -213,7 +216,7 @@ class Controller:
         """True if every trial has ended; the best of them is trained again first, chosen once."""
         if not dispatcher.is_over or dispatcher.beyond or self._is_stopping:
             return dispatcher.is_over
-        self._halving.spare({self._stages[name].planned.trial.model for name in dispatcher.finished})
+        self._rungs.spare({self._stages[name].planned.trial.model for name in dispatcher.finished})
         self._go_on(dispatcher)
         is_due = self._sweep.file.repeats.seeds and self._decisions.best is None
         if dispatcher.is_over and is_due and len(self._sweep.trials) > 1:
@@ -235,7 +238,7 @@ class Controller:
 
     def _search(self, dispatcher: Dispatcher) -> None:
         """Take in what the searches choose now."""
-        at_rungs = self._halving.at_rungs()
+        at_rungs = self._rungs.at_rungs()
         while trials := self._searches.choose(dispatcher.places, self._given_up, at_rungs):
             self._add(dispatcher, trials)
 
@@ -255,7 +258,7 @@ class Controller:
 
     def _go_on(self, dispatcher: Dispatcher) -> set[str]:
         """Take in the trials that go on from rungs now; returns their names."""
-        if going := self._halving.take_going():
+        if going := self._rungs.take_going():
             self._act(dispatcher, Added([self._job(self._stages[name]) for name in going]))
         return set(going)
 
@@ -295,7 +298,7 @@ class Controller:
             if not self._is_held(other):
                 words += ["--with", str(self._folder.recipe(other))]
         planned = self._stages[name].planned
-        stop = self._halving.next_stop(planned)
+        stop = self._rungs.next_stop(planned)
         words += ["--until", str(stop)] if stop else []
         self._processes.start(name, self._devices[device], words, self._folder.log(name))
         begun = f"from step {self._begun_at[name]:,} " if state else ""
@@ -346,7 +349,7 @@ class Controller:
         state = self._folder.read([self._stages[name].planned.trial]).get(name)
         if state and state.is_finished:
             return Ended(name, "finished", state.figure)
-        if state and self._halving.arrive(self._stages[name].planned, state):
+        if state and self._rungs.arrive(self._stages[name].planned, state):
             return Ended(name, "paused")
         is_ahead = state is not None and state.steps > self._begun_at.get(name, 0)
         if code in (1, 2):
@@ -384,17 +387,3 @@ class Controller:
 
     def _is_held(self, name: str) -> bool:
         return is_stage_held(self._folder.recipe(name))
-
-    def _look_at_file(self) -> None:
-        """Tell once if the sweep file or its base recipe is no longer what was read."""
-        files, recipe = {self._path: self._sweep.text}, self._sweep.file.recipe
-        if isinstance(recipe, str):
-            files[self._path.parent / recipe] = self._sweep.base_text
-        for path, known in files.items():
-            try:
-                text = read_recipe_text(path)
-            except InputError:
-                text = ""
-            if text != known and path not in self._told:
-                self._told.add(path)
-                self._tell(f"{path} has changed since it was read; the trials go on as they were then")

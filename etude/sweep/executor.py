@@ -12,9 +12,16 @@ from etude.sweep.local import Exit, LocalProcesses
 
 
 class Processes(Protocol):
-    """Starter and watcher of the processes of stages. `devices`: those that are there at first."""
+    """Starter and watcher of the processes of stages.
 
-    devices: list[Device]
+    are_known  whether the memory of all trials is, set before the devices are asked for
+    """
+
+    are_known: bool
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices that are there at first."""
 
     def start(self, name: str, device: Device, words: Sequence[str], log: Path) -> None:
         """Start `etude WORDS` for a stage on a device; what it says is added to a log."""
@@ -27,18 +34,13 @@ class Processes(Protocol):
 
 
 @contextlib.contextmanager
-def open_processes(
-    sweep: Sweep, folder: SweepFolder, tell: Callable[[str], None], *, are_known: bool
-) -> Iterator[Processes]:
-    """The processes of a sweep while entered: here, or on its Ray cluster.
-
-    are_known: the memory of all trials is.
-    """
+def open_processes(sweep: Sweep, folder: SweepFolder, tell: Callable[[str], None]) -> Iterator[Processes]:
+    """The processes of a sweep while entered: here, or on its Ray cluster."""
     if sweep.file.resources.executor == "ray":
         from etude.sweep.ray import join_cluster
 
         with join_cluster(sweep.file.resources, folder, tell) as processes:
             yield processes
     else:
-        with contextlib.closing(LocalProcesses(sweep, are_known=are_known)) as processes:
+        with contextlib.closing(LocalProcesses(sweep)) as processes:
             yield processes

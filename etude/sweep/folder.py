@@ -10,20 +10,23 @@ SWEEP/decisions.jsonl  what the sweep decided itself, as the trials that a searc
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from etude import durable
-from etude.errors import InputError
+from etude.errors import InputError, StorageError
 from etude.recipe.load import diff, load_recipe, recipe_hash, to_toml
 from etude.records.folder import list_checkpoints, step_of
 from etude.records.lease import holder, is_locked, read_lease, write_lease
 from etude.records.store import Run
+from etude.sweep.decisions import FILE
 from etude.sweep.grid import Sweep, Trial
 from etude.text import plural, shorten
 
 _LOG_BYTES = 1 << 16
+_FULL_BYTES = 1 << 16  # free, in which not even an error fits surely
 _NAMED = 3  # trials, where some changed
 
 
@@ -76,7 +79,12 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Hold the folder as the only one that starts trials. Raises: InputError if another process does."""
+        """Hold the folder as the only one that starts trials.
+
+        Raises: InputError if another process does, or a part of it is a link, a pipe or another user's;
+        StorageError.
+        """
+        self._require_own()
         for folder in (self.path, self.path / "trials", self.runs, self.path / "logs"):
             durable.make_folder(folder)
         descriptor = durable.open_lock(self.path / ".lock")
@@ -90,7 +98,8 @@ class SweepFolder:
                 ) from None
             write_lease(self.path, "running")
             yield
-            write_lease(self.path, "stopped")
+            with contextlib.suppress(StorageError):  # the work is done, and the lock tells that it ended
+                write_lease(self.path, "stopped")
         finally:
             os.close(descriptor)
 
@@ -131,13 +140,29 @@ class SweepFolder:
 
     def last_error(self, name: str, trial: str = "") -> str:
         """The last error in the log of a trial; `trial`: of another one that was trained in its process."""
-        with durable.open_plain(self.log(name)) as log:
+        lines: list[str] = []
+        with contextlib.suppress(InputError), durable.open_plain(self.log(name), follow=False) as log:
             log.seek(max(os.fstat(log.fileno()).st_size - _LOG_BYTES, 0))
             lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
         for start in (f"error: {trial or name}: ", "error: ")[: 1 if trial else 2]:
             if found := [line for line in lines if line.startswith(start)]:
                 return shorten(found[-1].removeprefix(start))
-        return shorten(lines[-1]) if lines and not trial else "it said nothing"
+        if lines and not trial:
+            return shorten(lines[-1])
+        is_full = shutil.disk_usage(self.path).free < _FULL_BYTES
+        return f"it said nothing{', as the disk is full; make room for it' * is_full}"
+
+    def _require_own(self) -> None:
+        for folder in (self.path / "trials", self.runs, self.path / "logs", self.path / "report"):
+            durable.check_own_folder(folder)
+        for name in ("sweep.toml", "lease.json", ".lock", FILE):
+            durable.check_own_file(self.path / name)
+        for folder in (self.path / "trials", self.path / "logs"):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                durable.check_own_file(path)
+        for path in self.runs.iterdir() if self.runs.is_dir() else ():
+            if path.is_symlink():
+                durable.check_own_folder(path)
 
     def _new_runs(self, wanted: dict[str, str]) -> Iterator[Run]:
         with os.scandir(self.runs) as entries:

@@ -49,12 +49,12 @@ class _Come:
         return None if self.value is None else self.cell.metric.sign * self.value
 
 
-class Halving:
+class Rungs:
     """The rungs of a sweep while it runs, with the trials of each model that came to them."""
 
     def __init__(self, decisions: Decisions, tell: Callable[[str], None]) -> None:
         self._decisions, self._tell = decisions, tell
-        self._rungs: dict[tuple[str, int], Rung] = {}  # by model and place
+        self._by_place: dict[tuple[str, int], Rung] = {}  # by model and place
         self._come: dict[tuple[str, int], _Come] = {}  # by trial and place
         self._going: list[str] = []  # trials that go on since `take_going`
 
@@ -106,11 +106,11 @@ class Halving:
 
         models: those with a trial that has ended
         """
-        for model in dict.fromkeys(model for model, _ in self._rungs if model not in models):
-            places = sorted((place for each, place in self._rungs if each == model), reverse=True)
+        for model in dict.fromkeys(model for model, _ in self._by_place if model not in models):
+            places = sorted((place for each, place in self._by_place if each == model), reverse=True)
             for place in places:
-                if (name := self._rungs[model, place].best_left()) is not None:
-                    self._rungs[model, place].gone_on.add(name)
+                if (name := self._by_place[model, place].best_left()) is not None:
+                    self._by_place[model, place].gone_on.add(name)
                     self._go_on(self._come[name, place])
                     break
 
@@ -124,7 +124,7 @@ class Halving:
     def _rung(self, planned: Planned, place: int) -> Rung:
         assert planned.trial.halving is not None
         key, factor = (planned.trial.model, place), planned.trial.halving.reduction_factor
-        return self._rungs.setdefault(key, Rung(factor))
+        return self._by_place.setdefault(key, Rung(factor))
 
     def _take(self, come: _Come, *, is_new: bool) -> None:
         rung = self._rung(come.planned, come.place)

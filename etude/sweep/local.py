@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -36,16 +37,30 @@ class Exit:
 class LocalProcesses:
     """Processes of stages on this machine, each in a process group of its own.
 
-    They are forks of a starter, and children of this process where that cannot be.
+    They are forks of a starter, and children of this process where that cannot be. On a CPU the starter loads
+    its modules from now on, while the trials are measured.
+
+    are_known: the memory of all trials is, so that several share a GPU as far as they fit
     """
 
-    def __init__(self, sweep: Sweep, *, are_known: bool = False) -> None:
-        """are_known: the memory of all trials is, so that several share a GPU as far as they fit."""
-        self.devices = find_devices(sweep, are_known=are_known)
-        threads = max((os.cpu_count() or 1) // self.devices[0].at_once, 1)
-        self._environment = {"OMP_NUM_THREADS": str(threads), **python_environment()}
+    are_known = False
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._starter: Starter | None = None
+        if CAN_FORK and not _uses_gpus(sweep):
+            self._starter = Starter(self._environment)
+
+    @cached_property
+    def devices(self) -> list[Device]:
+        """The devices that trials share, by what is known when it is first asked for."""
+        return find_devices(self._sweep, are_known=self.are_known)
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        threads = max((os.cpu_count() or 1) // self.devices[0].at_once, 1)
+        return {"OMP_NUM_THREADS": str(threads), **python_environment()}
 
     def start(self, name: str, device: Device, words: Sequence[str], log: Path) -> None:
         """Start `etude WORDS` for a stage on a device; what it says is added to a log."""
@@ -112,9 +127,8 @@ def measure_for_plan(sweep: Sweep, gpu: Gpu | None) -> Measured:
 def find_devices(sweep: Sweep, *, are_known: bool = False) -> list[Device]:
     """The devices of this machine that trials share: its GPUs, or the machine itself where they use none."""
     resources = sweep.file.resources
-    wanted = {trial.recipe.train.device for trial in sweep.trials}
     memory = resources.memory_bytes
-    if wanted & {"auto", "cuda"} and torch.cuda.is_available():
+    if _uses_gpus(sweep):
         return [
             Device(
                 f"cuda:{index}",
@@ -125,3 +139,8 @@ def find_devices(sweep: Sweep, *, are_known: bool = False) -> list[Device]:
         ]
     at_once = resources.at_once or max((os.cpu_count() or 1) // 2, 1)
     return [Device("cpu", at_once, memory or int(0.9 * psutil.virtual_memory().total))]
+
+
+def _uses_gpus(sweep: Sweep) -> bool:
+    wanted = {trial.recipe.train.device for trial in sweep.trials}
+    return bool(wanted & {"auto", "cuda"}) and torch.cuda.is_available()

@@ -20,6 +20,7 @@ from etude.recipe.load import flatten, values_hash
 from etude.recipe.schema import Recipe
 from etude.sweep.dispatch import Device, too_large
 from etude.sweep.grid import Sweep, Trial
+from etude.sweep.room import Room, foresee_room
 from etude.sweep.tree import Planned
 
 _ASSUMED_ROWS = 10_000
@@ -49,6 +50,7 @@ class Measured:
     seconds   forecast of a step, with its share of evaluations, where model and rows are known
     where     device that the forecast is for, by the first trial of each model
     memory    bytes of its device that a trial needs, where its model can be traced
+    rooms     its room on disk
     problems  why a trial cannot be trained as it is
     notes     sentences on what was assumed
     stackable  trials whose models may share a pass
@@ -58,6 +60,7 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    rooms: dict[str, Room] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stackable: set[str] = field(default_factory=set)
@@ -65,9 +68,10 @@ class Measured:
     def with_more(self, other: "Measured") -> "Measured":
         """These trials and those of another."""
         return Measured(
-            (*self.planned, *other.planned), {**self.seconds, **other.seconds}, {**self.where, **other.where},
-            {**self.memory, **other.memory}, {**self.problems, **other.problems},
-            tuple(dict.fromkeys([*self.notes, *other.notes])),
+            planned=(*self.planned, *other.planned), seconds=self.seconds | other.seconds,
+            where=self.where | other.where, memory=self.memory | other.memory,
+            rooms=self.rooms | other.rooms, problems=self.problems | other.problems,
+            notes=tuple(dict.fromkeys([*self.notes, *other.notes])),
         )  # fmt: skip
 
     @property
@@ -108,6 +112,8 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
             found.where.update({trial.name: where for trial in trials[:1]})
             found.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
             found.memory.update(_memory(plan, trials))
+            rooms = {trial.name: _room(plan, trial, found.seconds[trial.name]) for trial in trials}
+            found.rooms.update(rooms)
             if plan.model is not None and family_of(plan.model).stacks:
                 found.stackable.update(trial.name for trial in trials)
     order = {trial.name: place for place, trial in enumerate(sweep.trials)}
@@ -205,6 +211,17 @@ def _memory(plan: Plan, trials: Sequence[Trial]) -> dict[str, int]:
             known[key] = own + memory_of(of_trial, size, trial.recipe).device_bytes
         needs[trial.name] = known[key]
     return needs
+
+
+def _room(plan: Plan, trial: Trial, step_seconds: float) -> Room:
+    own = _planned(trial, len(plan.train))
+    return foresee_room(
+        replace(
+            plan, recipe=trial.recipe, global_batch_size=batch_of(trial.recipe), steps=own.steps,
+            steps_per_epoch=own.steps_per_epoch,
+        ),
+        step_seconds,
+    )  # fmt: skip
 
 
 def _dtype(plan: Plan) -> torch.dtype:

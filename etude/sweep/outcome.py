@@ -13,6 +13,7 @@ class Outcome:
 
     is_stopped  a signal ended it, and the same command goes on
     censored    trials that were left at rungs
+    is_reported  False if there is no report of it, or one that lacks damaged records
     """
 
     finished: int
@@ -20,6 +21,12 @@ class Outcome:
     given_up: dict[str, str] = field(default_factory=dict)
     is_stopped: bool = False
     censored: int = 0
+    is_reported: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every trial ended, and the report has all of them."""
+        return not self.given_up and self.is_reported
 
 
 def describe_outcome(outcome: Outcome) -> Sequence[str]:

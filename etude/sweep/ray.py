@@ -77,6 +77,8 @@ def join_cluster(
 class RayProcesses:
     """Processes of stages as children of Ray's workers; a node or each GPU of it is a device."""
 
+    are_known = False  # whose trials share a GPU where the sweep says so
+
     def __init__(
         self, ray: ModuleType, resources: Resources, folder: SweepFolder, tell: Callable[[str], None]
     ) -> None:

@@ -2,11 +2,13 @@
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from etude.processes import python_command, python_environment
 from etude.text import shorten
 
+DAMAGED, NOTE = "damaged   ", "note: "  # how lines begin that the command for a report says
 _REPORT_SECONDS = 60.0  # between reports while trials go on
 
 
@@ -25,16 +27,22 @@ class Reporter:
         if not is_running and time.monotonic() - self._begun > _REPORT_SECONDS:
             self._process, self._begun = self._start(), time.monotonic()
 
-    def finish(self) -> str:
-        """Make the last one; returns a line that says where it is, or why there is none."""
+    def finish(self, tell: Callable[[str], None]) -> bool:
+        """Make the last one, and tell where it is, or why there is none; False if it is not whole."""
         if self._process is not None:
             self._process.communicate()
         last = self._start()
         _, said = last.communicate()
-        if last.returncode:
-            return f"no report: {shorten(said.decode('utf-8', 'replace').strip())}"
-        notes = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("note: ")]
-        return "; ".join([f"report    {self._file}", *notes])
+        lines = said.decode("utf-8", "replace").splitlines()
+        damaged = [line for line in lines if line.startswith(DAMAGED)]
+        for line in damaged:
+            tell(line)
+        if last.returncode and not damaged:
+            tell(f"no report: {shorten(' '.join(lines))}")
+        else:
+            notes = [line for line in lines if line.startswith(NOTE)]
+            tell("; ".join([f"report    {self._file}", *notes]))
+        return not last.returncode
 
     def _start(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(

@@ -354,9 +354,10 @@ def _trials(made: Deliverables) -> Iterator[str]:
         "best; only trials that ended have one. A shared step counts as often as it is used there, and "
         "once in *charged*."
     )
-    problems = [f"- {code(cell.name)}: {prose(why)}" for cell in made.cells if (why := _why_open(cell, made))]
-    if problems:
-        yield "Why trials have not ended:\n\n" + "\n".join(problems)
+    whys = {cell.name: why for cell in made.cells if (why := _why_open(cell, made))}
+    for title, found in (("Why trials have not ended", whys), ("Records that are damaged", made.damaged)):
+        lines = [f"- {code(name)}: {prose(text)}" for name, text in found.items()]
+        yield "\n".join([f"{title}:", "", *lines]) if lines else ""
 
 
 def _why_open(cell: Cell, made: Deliverables) -> str:
@@ -366,7 +367,7 @@ def _why_open(cell: Cell, made: Deliverables) -> str:
             f"{short(cell.value, 4)} is {at.rank:,} of {at.of:,} at step {at.step:,}, from where "
             f"{at.gone_on:,} went on"
         )
-    return cell.problem or ("" if cell.is_final else cell["reason"] or "")
+    return "" if cell.is_final else cell["reason"] or ""
 
 
 def _sources(made: Deliverables) -> Iterator[str]:

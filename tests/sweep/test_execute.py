@@ -12,6 +12,7 @@ from etude.processes import python_command, python_environment
 from etude.recipe.load import to_toml
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
+from etude.report.write import write_report
 from etude.run import run_recipe
 from etude.start import Options
 from etude.sweep.decisions import Decisions
@@ -35,6 +36,13 @@ def make(
 
 def execute(path: Path, place: Path, told: list[str] | None = None) -> Outcome:
     return run_sweep(load_sweep(path), SweepFolder(place), path, (told if told is not None else []).append)
+
+
+def main_code(words: list[str]) -> int:
+    done = subprocess.run(
+        python_command("etude", *words), env=python_environment(), capture_output=True, check=False
+    )
+    return done.returncode
 
 
 def require_equal(sweep: Sweep, place: Path, alone: Path) -> None:
@@ -138,6 +146,34 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path, corpus:
     assert "stopping  1 trial," in err and "; it goes on from step " in err and "broken" not in err
     (run,) = list_runs(place / "runs")
     assert run.state == "stopped"
+
+
+def test_a_finished_trial_with_damaged_records_is_named_and_the_end_tells(
+    tmp_path: Path, corpus: Path
+) -> None:
+    path, place = make(tmp_path, corpus, {"train.steps": [2]}), tmp_path / "place"
+    assert execute(path, place).is_whole
+    (run,) = list_runs(place / "runs")
+    assert (
+        not (run.path / "report").exists() and write_report(run).exists()
+    )  # it is made when it is asked for
+    journal = run.path / "journal.jsonl"
+    whole = journal.read_bytes()
+    cases = {
+        whole.replace(b'"evaluation"', b'"evaluatiom"', 1): "1 line of its journal is damaged",
+        b"".join(whole.splitlines(keepends=True)[:-1]): "its journal ends before that",
+        b"": "its journal ends before that",
+    }
+    for content, said in cases.items():
+        journal.write_bytes(content)
+        told: list[str] = []
+        ended = execute(path, place, told)
+        assert (ended.finished, ended.is_whole) == (1, False)
+        (line,) = [line for line in told if line.startswith("damaged   net-steps2: ")]
+        assert said in line and line.endswith("without its run folder, etude sweep run trains it again")
+        report = (place / "report" / "report.md").read_text()
+        assert "Records that are damaged:" in report and told[-1].startswith("report    ")
+    assert main_code(["sweep", "run", str(path), "--folder", str(place)]) == 1
 
 
 def test_the_recipe_of_a_trial_is_a_recipe_that_people_train(tmp_path: Path, corpus: Path) -> None:

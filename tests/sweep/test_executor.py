@@ -11,6 +11,6 @@ from tests.sweeps import sweep_values, write_sweep
 
 def test_processes_are_on_this_machine_and_let_go_of_at_the_end(tmp_path: Path, corpus: Path) -> None:
     sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, {"train.steps": [2, 4]})))
-    with open_processes(sweep, SweepFolder(tmp_path / "place"), print, are_known=True) as processes:
+    with open_processes(sweep, SweepFolder(tmp_path / "place"), print) as processes:
         assert isinstance(processes, LocalProcesses) and [each.name for each in processes.devices] == ["cpu"]
         assert processes.poll() == []

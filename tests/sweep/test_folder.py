@@ -1,5 +1,6 @@
 """A sweep folder tells the state of its trials by their runs, and whether the sweep is the one it was begun for."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,32 @@ def test_the_state_of_a_trial_is_that_of_its_run(tmp_path: Path, sweep: Sweep) -
     assert states[short.name].is_finished and states[short.name].steps == 2
     assert not states[long.name].is_finished and states[long.name].steps == 0 and states[long.name].is_settled
     assert set(states) == {short.name, long.name}
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["trials", "runs", "logs", "report", "sweep.toml", "trials/net-steps2.toml", "logs/net.log", "runs/x"],
+)
+def test_a_link_where_the_sweep_writes_is_refused_and_leads_nowhere(
+    tmp_path: Path, sweep: Sweep, part: str
+) -> None:
+    folder, elsewhere = SweepFolder(tmp_path / "folder"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = folder.path / part
+    path.parent.mkdir(parents=True)
+    path.symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"is a link, where etude keeps .* remove it"), folder.hold():
+        pass
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_pipe_where_the_sweep_writes_is_refused(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "folder")
+    (folder.path / "logs").mkdir(parents=True)
+    os.mkfifo(folder.log("net"))
+    with pytest.raises(InputError, match=r"net\.log is no plain file"), folder.hold():
+        pass
+    assert folder.last_error("net") == "it said nothing"
 
 
 def test_two_controllers_of_one_folder_are_refused(tmp_path: Path) -> None:

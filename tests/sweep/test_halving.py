@@ -34,10 +34,10 @@ RATES = [1e-5, 1e-2, 1e-4, 3e-3]
 HALVING = {"steps": [4, 8], "reduction_factor": 2}
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, at_once: int = 1) -> Path:
     changes = {"train.steps": 12, "model.dropout": 0.1, "schedule.kind": "cosine"}
     values = sweep_values(write_corpus(folder / "corpus.jsonl"), {"optim.learning_rate": RATES}, changes)
-    more = {"halving": HALVING, "resources": {"at_once": 1}, "repeats": {"seeds": 1}}
+    more = {"halving": HALVING, "resources": {"at_once": at_once}, "repeats": {"seeds": 1}}
     return write_sweep(folder / "sweep.toml", {**values, **more})
 
 
@@ -113,6 +113,36 @@ def test_the_best_at_each_rung_go_on_as_if_they_had_never_paused(swept: Swept, t
     ended = swept.outcome
     assert (ended.finished, ended.trials, ended.censored) == (2, 5, 3)
     assert describe_outcome(ended)[0] == "2 of 5 trials finished, 3 censored at rungs"
+
+
+def test_with_two_places_the_rule_holds_for_the_order_in_which_trials_came(tmp_path: Path) -> None:
+    path, place = make(tmp_path, at_once=2), tmp_path / "place"
+    words = ["sweep", "run", str(path), "--folder", str(place)]
+    controller = subprocess.Popen(
+        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
+    )
+    wait_for(lambda: place.exists() and Decisions.read(place).came)
+    controller.kill()
+    controller.wait()
+    ended = execute(path, place)
+    made, decided = made_of(path, place), Decisions.read(place)
+    by_name = {cell.name: cell for cell in made.cells}
+    for step in HALVING["steps"]:
+        came = [by_name[each.trial] for each in decided.came if each.step == step]
+        rates = [cell.trial.values["optim.learning_rate"] for cell in came]
+        on = by_rule(rates, dict(zip(rates, (losses(cell)[step] for cell in came))))
+        gone_on = {
+            by_name[name].trial.values["optim.learning_rate"] for name, at in decided.gone_on if at == step
+        }
+        assert on <= gone_on and len(gone_on) <= max(len(on), 1)  # the best goes on where the rule lets none
+        assert all((max(losses(cell)) > step) == ((cell.name, step) in decided.gone_on) for cell in came)
+    assert {each.trial for each in decided.came if each.step == 4} == set(by_name)
+    final = [cell for cell in made.cells if cell.is_final]
+    assert ended.censored + len(final) == len(RATES) and made.overall.best in final
+    best = made.overall.best
+    assert best is not None and best.history is not None
+    alone = run_recipe(best.trial.recipe, Options(runs=tmp_path / "alone")).run
+    assert outcome(best.history.run) == outcome(alone)
 
 
 def test_the_same_command_makes_nothing_again(swept: Swept) -> None:

@@ -1,13 +1,13 @@
 """Processes of stages on this machine: what they share, how they end, and that a signal reaches them."""
 
+import contextlib
 import signal
-import time
 from pathlib import Path
 
 from etude.sweep.dispatch import Device
 from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit, LocalProcesses
-from tests.sweeps import sweep_values, write_sweep
+from tests.sweeps import sweep_values, wait_for, write_sweep
 
 
 def make(folder: Path, corpus: Path, resources: dict[str, float]) -> LocalProcesses:
@@ -17,18 +17,20 @@ def make(folder: Path, corpus: Path, resources: dict[str, float]) -> LocalProces
 
 def wait(processes: LocalProcesses, count: int) -> list[Exit]:
     found: list[Exit] = []
-    for _ in range(600):
-        found += [event for event in processes.poll() if isinstance(event, Exit)]
-        if len(found) == count:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("they did not end within 30 seconds")
+
+    def are_all() -> bool:
+        found.extend(event for event in processes.poll() if isinstance(event, Exit))
+        return len(found) == count
+
+    wait_for(are_all)
+    return found
 
 
 def test_devices_are_shared_within_their_rooms_and_memory(tmp_path: Path, corpus: Path) -> None:
-    processes = make(tmp_path, corpus, {"at_once": 3, "memory_gb": 2.0})
-    assert processes.devices == [Device("cpu", 3, 2_000_000_000)]
-    (device,) = make(tmp_path, corpus, {}).devices
+    with contextlib.closing(make(tmp_path, corpus, {"at_once": 3, "memory_gb": 2.0})) as processes:
+        assert processes.devices == [Device("cpu", 3, 2_000_000_000)]
+    with contextlib.closing(make(tmp_path, corpus, {})) as processes:
+        (device,) = processes.devices
     assert device.at_once >= 1 and device.memory_bytes and device.memory_bytes > 1e8
 
 

@@ -12,6 +12,8 @@ def test_the_last_report_is_named_or_the_reason_why_there_is_none(tmp_path: Path
     reporter.renew()  # too soon after the start
     assert not (tmp_path / "place").exists()
     report = tmp_path / "place" / "report" / "report.md"
-    assert reporter.finish() == f"report    {report}" and "1 missing" in report.read_text()
+    told: list[str] = []
+    assert reporter.finish(told.append) and told == [f"report    {report}"]
+    assert "1 missing" in report.read_text()
     path.unlink()
-    assert reporter.finish().startswith("no report: ")
+    assert not reporter.finish(told.append) and told[-1].startswith("no report: ")

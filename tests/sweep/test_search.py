@@ -213,6 +213,31 @@ def test_a_killed_search_gives_the_trials_of_a_quiet_one(tmp_path: Path, corpus:
     assert {run.name.rpartition("-")[0]: run.best for run in list_runs(killed / "runs")} == best
 
 
+def test_a_search_beyond_its_budget_chooses_nothing_more_and_goes_on_when_it_is_raised(
+    tmp_path: Path, corpus: Path
+) -> None:
+    place, told = tmp_path / "place", list[str]()
+    path = searched(tmp_path, corpus, [RATE], {"trials": 1, "sampler": "random"})
+    assert run_sweep(load_sweep(path), SweepFolder(place), path, told.append).finished == 1
+    few = {"budget.device_hours": 1e-9}  # which that trial has spent
+    searched(tmp_path, corpus, [RATE], {"trials": 4, "sampler": "random"}, few)
+    ended = run_sweep(load_sweep(path), SweepFolder(place), path, told.append)
+    assert (ended.finished, ended.trials) == (1, 4) and len(list_runs(place / "runs")) == 1
+    assert ended.given_up["net-search1"].startswith("not started: budget (")
+    assert ended.given_up["net"] == "not started: budget (2 trials not chosen)"
+    assert [choice.trial for choice in Decisions.read(place).found] == ["net-search0", "net-search1"]
+    more = {"budget.device_hours": 100.0}
+    searched(tmp_path, corpus, [RATE], {"trials": 4, "sampler": "random"}, more)
+    assert run_sweep(load_sweep(path), SweepFolder(place), path, told.append).finished == 4
+    assert not Decisions.read(place).beyond
+    # The choices are those of a search that never had a budget, since each follows from its number.
+    study, known = load_sweep(path).studies[0], list[Known]()
+    for choice in Decisions.read(place).found:
+        alone = choose(study, choice.number, known)
+        assert alone is not None and alone.values == choice.values
+        known.append(Known(choice.values, 0.0))
+
+
 def test_without_optuna_the_extra_is_named(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
