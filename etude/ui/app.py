@@ -284,9 +284,9 @@ def _series(library: Library, asked: Asked) -> Any:
     run, names = library.run(asked.part["id"]), asked.names("names", _MOST_NAMES)
     axis, low = asked.query.get("axis", "step"), asked.number("from", None, -1e18, 1e18)
     high, points = asked.number("to", None, -1e18, 1e18), asked.number("points", 1000, 2, _MOST_POINTS)
-    at = asked.steps("at", _MOST_STEPS)
+    at, half_life = asked.steps("at", _MOST_STEPS), asked.number("half_life", None, 1, 1e15)
     return _payload("series", "read_series")(
-        run, names, axis, low=low, high=high, points=int(points or 2), at=at
+        run, names, axis, low=low, high=high, points=int(points or 2), at=at, half_life=half_life
     )
 
 

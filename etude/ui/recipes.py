@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ _PART = re.compile(r"\.\d+(?=\.|$)")
 def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
     """The recipe of a run as it was given and with all values, beside the defaults or another run.
 
+    A value beside its default is `derived` where neither the recipe nor the command line set its key.
     Raises: InputError if one of them cannot be read.
     """
     if other is None:
@@ -48,8 +49,16 @@ def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
     else:
         differing = differing_settings([run, other], is_seed_kept=True)
         rows = [(key, mine, theirs) for key, (mine, theirs) in differing.items()]
+    is_set = _is_set_in(run)
     differences = [
-        {"key": key, "value": value, "other": against, "why": why_of(key), "unit": unit_of(key)}
+        {
+            "key": key,
+            "value": value,
+            "other": against,
+            "why": why_of(key),
+            "unit": unit_of(key),
+            "derived": other is None and not is_set(key),
+        }
         for key, value, against in rows
     ]
     return trim(plain({
@@ -59,6 +68,20 @@ def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
         "sections": list(dict.fromkeys(each["key"].rpartition(".")[0] for each in differences)),
         "edited": _why_edited(run),
     }))  # fmt: skip
+
+
+def _is_set_in(run: Run) -> Callable[[str], bool]:
+    """True for a key that the text of a recipe or an override of the command line sets, or a part of."""
+    command: Any = ()
+    with contextlib.suppress(EtudeError):
+        command = run.environment.get("command")
+    words = [word for word in command or () if isinstance(word, str) and not word.startswith("-")]
+    given = {
+        *_given(_text(run, "recipe.toml") or ""),
+        *(word.partition("=")[0] for word in words if "=" in word),
+    }
+    starts = tuple(f"{key}." for key in given)
+    return lambda key: key in given or key.startswith(starts)
 
 
 def schema() -> dict[str, Any]:

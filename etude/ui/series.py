@@ -13,6 +13,10 @@ from etude.ui.tables import COUNT, FACTOR, LEAST, MOST, ODD, SUM, Array, Table, 
 
 PATIENCE_SECONDS = 1.0
 _MOST_ODD = 100
+_LEAD, _LEAD_BUCKETS = (
+    20,
+    512,
+)  # half-lives before a range that a mean of it remembers, and in how many buckets
 _CSV_ROWS = 2000
 
 
@@ -25,12 +29,16 @@ def read_series(
     high: float | None,
     points: int,
     at: Sequence[int] = (),
+    half_life: float | None = None,
 ) -> dict[str, Any]:
     """Series between two places of an axis, each in at most twice as many buckets as `points`.
 
     Of a long journal that was never read it is what a second of reading gives, and `read` says which part.
     A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values. Of a
-    series that the run has not, there is nothing. at: steps, whose places on the axis are told too.
+    series that the run has not, there is nothing. `extent` is where the records of the run begin and end.
+
+    at: steps, whose places on the axis are told too
+    half_life: in steps, of an exponential mean; `before` is what the records before the range leave of it
 
     Raises: InputError for another axis; as `Columns.update`.
     """
@@ -39,13 +47,15 @@ def read_series(
     columns.update(PATIENCE_SECONDS)
     with columns.turn:
         series = {
-            name: _series(columns, name, place, (low, high), points) for name in names or columns.names()
+            name: _series(columns, name, place, (low, high), points, half_life)
+            for name in names or columns.names()
         }
         told = {
             "size": columns.size,
             "axis": axis,
             "damaged_lines": columns.damaged,
             "left_out": columns.left_out,
+            "extent": _extent(columns, place),
         }
         places = {"at": _places(columns.steps, at, place)} if at else {}
         return {**told, **places, "read": columns.part, "series": series}
@@ -68,8 +78,20 @@ def csv_lines(run: Run, names: Sequence[str], axis: str) -> Iterator[bytes]:
             yield _csv(rows, place, picks)
 
 
+def _extent(columns: Columns, place: int) -> list[float] | None:
+    """The first and the last place of all records on an axis; None without a record."""
+    tables = [table for table in columns.tables if table.count]
+    ends = [table.rows(at, at + 1)[0, place] for table in tables for at in (0, table.count - 1)]
+    return [float(min(ends)), float(max(ends))] if ends else None
+
+
 def _series(
-    columns: Columns, name: str, place: int, between: tuple[float | None, float | None], points: int
+    columns: Columns,
+    name: str,
+    place: int,
+    between: tuple[float | None, float | None],
+    points: int,
+    half_life: float | None,
 ) -> dict[str, Any]:
     found = columns.find(name)
     if found is None or not found[0].count:
@@ -82,14 +104,40 @@ def _series(
     level = 0
     while (stop - start) > 2 * points * FACTOR**level:
         level += 1
+    first = start // FACTOR**level * FACTOR**level
+    before = _before(table, column, first, half_life) if half_life else {}
     if level:
-        return _buckets(table, column, place, (start, stop), level)
+        return {**_buckets(table, column, place, (start, stop), level), **before}
     rows = table.rows(start, stop)
     rows = rows[~is_missing(rows[:, column])]
     return {
-        "count": table.count, "bucket": 1, "x": _plain(rows[:, place], place),
-        "mean": _finite(rows[:, column]), **_odd(rows, column, place),
+        "count": table.count, "bucket": 1, "x": _plain(rows[:, place], place), **_steps(rows[:, 0], place),
+        "mean": _finite(rows[:, column]), **_odd(rows, column, place), **before,
     }  # fmt: skip
+
+
+def _before(table: Table, column: int, stop: int, half_life: float) -> dict[str, Any]:
+    """The memory of an exponential mean before a row: step of the last record, weight of all, their mean.
+
+    A record has weight 1 at its step and half of it one half-life later. Empty without a finite value.
+    """
+    if not stop:
+        return {}
+    last = table.rows(stop - 1, stop)[0, 0]
+    start, level = table.find(0, last - _LEAD * half_life), 0
+    while stop - start > _LEAD_BUCKETS * FACTOR**level:
+        level += 1
+    whole = max(stop // FACTOR**level * FACTOR**level, start)
+    rest = table.rows(whole, stop)
+    known = np.isfinite(rest[:, column])
+    found = table.buckets(start, whole, level) if whole > start else np.zeros((0, table.width, ODD + 1))
+    found = found[found[:, column, COUNT] > 0]
+    steps = np.concatenate([found[:, 0, SUM] / found[:, 0, COUNT], rest[known, 0]])
+    counts = np.concatenate([found[:, column, COUNT], np.ones(known.sum())])
+    sums = np.concatenate([found[:, column, SUM], rest[known, column]])
+    weights = 0.5 ** ((last - steps) / half_life)
+    total = float(weights @ counts)
+    return {"before": [float(last), total, float(weights @ sums) / total]} if total else {}
 
 
 def _places(table: Table, steps: Sequence[int], place: int) -> dict[int, float]:
@@ -118,14 +166,20 @@ def _buckets(table: Table, column: int, place: int, between: tuple[int, int], le
         told += _odd(table.rows(first, min(first + size, stop)), column, place).get("odd", [])
     with np.errstate(invalid="ignore", divide="ignore"):
         x, mean = on_axis[:, SUM] / on_axis[:, COUNT], found[:, column, SUM] / counts
+        steps = found[:, 0, SUM] / found[:, 0, COUNT]
     shown = has | (found[:, column, ODD] > 0)  # a bucket of nothing but NaN is a break of the line
     series = {
         "count": table.count, "bucket": size, "x": _plain(x[shown], place, is_mean=True),
-        "mean": _finite(mean[shown]), "low": _finite(found[shown, column, LEAST]),
-        "high": _finite(found[shown, column, MOST]),
+        **_steps(steps[shown], place), "mean": _finite(mean[shown]),
+        "low": _finite(found[shown, column, LEAST]), "high": _finite(found[shown, column, MOST]),
     }  # fmt: skip
     count = int(found[:, column, ODD].sum())
     return series | ({"odd": told[:_MOST_ODD], "odd_count": count} if told else {})
+
+
+def _steps(steps: Array, place: int) -> dict[str, Any]:
+    """The steps of points, where these lie on another axis."""
+    return {"step": steps.tolist()} if place else {}
 
 
 def _odd(rows: Array, column: int, place: int) -> dict[str, Any]:

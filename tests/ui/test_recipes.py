@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from etude import durable
 from etude.errors import RecipeError
 from etude.recipe.keys import recipe_keys
-from etude.records.store import Run
+from etude.recipe.load import recipe_from
+from etude.records.store import Run, create_run
 from etude.ui.programs import Programs
 from etude.ui.recipes import Given, check, estimate, preview, run_recipe, schema, unit_of, why_of
 from tests.conftest import Outcome
-from tests.report.runs import finished_run
+from tests.report.runs import ENVIRONMENT, finished_run
 
 
 def test_the_recipe_of_a_run_is_told_beside_the_defaults(tmp_path: Path) -> None:
@@ -32,6 +34,22 @@ def test_the_recipe_of_a_run_is_told_beside_that_of_another_as_compare_has_it(
     told = json.loads(etude("compare", one.path, two.path, "--json").out)["recipe"]
     found = run_recipe(one, two)["differences"]
     assert {each["key"]: [each["value"], each["other"]] for each in found} == told | {"seed": [17, 4]}
+
+
+def test_a_value_that_nobody_set_is_told_as_derived(tmp_path: Path) -> None:
+    recipe = recipe_from({"name": "a", "tokenizer": {"train_vocab_size": 300}, "data": {"train": [{"source": "python-stdlib"}]},
+                          "train": {"steps": 40, "global_batch_size": 8, "micro_batch_size": 4, "seq_len": 64}})  # fmt: skip
+    text = 'name = "a"\n[tokenizer]\ntrain_vocab_size = 300\n[[data.train]]\nsource = "python-stdlib"\n[train]\nsteps = 40\n'
+    writer = create_run(tmp_path, recipe, recipe_text=text + "global_batch_size = 8\n")
+    told = {"command": ["etude", "train", "a.toml", "train.seq_len=64"], "micro_batch_size": 4}
+    durable.write_json(writer.run.path / "environment.json", {**ENVIRONMENT, **told, "data_fingerprint": "f"})
+    writer.close("stopped")
+    derived = {each["key"]: each["derived"] for each in run_recipe(Run(writer.run.path))["differences"]}
+    assert derived["train.micro_batch_size"] and not derived["train.seq_len"] and not derived["train.steps"]
+    assert not derived["data.train.0.source"] and not derived["tokenizer.train_vocab_size"]
+    (writer.run.path / "environment.json").write_text("{")
+    derived = {each["key"]: each["derived"] for each in run_recipe(Run(writer.run.path))["differences"]}
+    assert derived["train.seq_len"]  # nothing tells where it is from
 
 
 def test_a_recipe_that_was_edited_is_said(tmp_path: Path) -> None:

@@ -69,6 +69,36 @@ def test_steps_have_places_on_every_axis(long, axis: str) -> None:  # type: igno
     assert "at" not in read_series(long, ["train/loss"], axis, low=None, high=None, points=2)
 
 
+@pytest.mark.parametrize("half_life", [1, 30, 400])
+@pytest.mark.parametrize("axis", ["step", "tokens", "seconds"])
+def test_a_range_comes_with_what_the_records_before_leave_of_an_exponential_mean(  # type: ignore[no-untyped-def]
+    long, axis: str, half_life: int
+) -> None:
+    whole = read_series(long, ["train/loss"], axis, low=None, high=None, points=5000)["series"]["train/loss"]
+    low, high = whole["x"][1500], whole["x"][1600]
+    for points in (200, 20):
+        found = read_series(
+            long, ["train/loss"], axis, low=low, high=high, points=points, half_life=half_life
+        )["series"]["train/loss"]
+        last, weight, mean = found["before"]
+        assert 1485 <= last < found.get("step", found["x"])[0] and last == int(last)
+        weights = [0.5 ** ((last - step) / half_life) * (step != 777) for step in range(1, int(last) + 1)]
+        assert weight == pytest.approx(sum(weights), rel=1e-2)
+        losses = (each * loss_at(step) for step, each in enumerate(weights, 1))
+        assert mean == pytest.approx(sum(losses) / sum(weights), rel=1e-4)
+    if axis != "step":
+        assert whole["step"] == list(range(1, 2001))
+
+
+def test_all_series_tell_where_the_records_of_their_run_begin_and_end(long, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    writer = new_run(tmp_path)
+    assert read_series(writer.run, (), "step", low=None, high=None, points=9)["extent"] is None
+    writer.append(attempt(), evaluation(0, 5.0), *window(1, 10), evaluation(10, 4.0))
+    assert read_series(writer.run, ["gap"], "step", low=None, high=None, points=9)["extent"] == [0, 10]
+    assert read_series(long, ["gap"], "tokens", low=5, high=6, points=9)["extent"][1] > 200_000
+    writer.close("stopped")
+
+
 def test_steps_that_are_none_are_refused(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "runs").info["id"]
     with serving(tmp_path / "runs") as served:

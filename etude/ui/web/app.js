@@ -2,7 +2,7 @@
 // The page's frame: where we are, what is found, the theme, the keys.
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/preact.js";
 import { isExported } from "./api.js";
-import { Dialog, Problem, useAnswer } from "./parts.js";
+import { Dialog, Icon, Problem, useAnswer } from "./parts.js";
 import { go, link, useRoute } from "./route.js";
 import { Runs } from "./runs.js";
 import { RunPage } from "./run.js";
@@ -18,7 +18,7 @@ const KEYS = [
   ["/", "find in the runs or charts of this page"], ["?", "these keys"], ["Esc", "close; on a chart, the whole range again"],
   ["g r", "runs"], ["g n", "new run"], ["g s", "system"], ["t", "dark or light"],
   ["↑ ↓, Enter", "in the runs: the next one, open it"], ["x", "in the runs: choose it to compare"], ["p", "in the runs: pin it as the baseline"],
-  ["← →", "on a chart: the cursor, with Shift ten points"], ["+ −", "on a chart: nearer, farther"],
+  ["← →", "on a chart: the cursor, with Shift ten points"], ["+ −", "on a chart: nearer, farther"], ["Page ↑ ↓", "on a chart: earlier, later"],
 ];
 const PLACES = { r: ["runs"], n: ["new"], s: ["system"] };
 const THEMES = ["auto", "light", "dark"];
@@ -32,7 +32,8 @@ function App() {
   useKeys(() => setHelpOpen(true), () => setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]));
   useEffect(() => {
     document.title = place === "run" ? document.title : `${place} · etude`;
-  }, [place]);
+    window.scrollTo(0, 0);
+  }, [parts.join("/")]);
   const isReadOnly = isExported || about.value?.read_only === true;
   const places = [["Runs", "runs"], ...(isReadOnly ? [] : [["New run", "new"]]), ...(isExported ? [] : [["System", "system"]])];
   return html`
@@ -42,8 +43,8 @@ function App() {
       <nav aria-label="pages">${places.map(([text, to]) => html`<a key=${to} href=${link([to])} aria-current=${isIn(place, to) ? "page" : undefined}>${text}</a>`)}</nav>
       <span class="grow"></span>
       ${isReadOnly && html`<span class="tag">read only</span>`}
-      <button class="quiet" onClick=${() => setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length])} aria-label="theme: ${theme}">${theme}</button>
-      <button class="quiet" onClick=${() => setHelpOpen(true)} aria-label="keys">?</button>
+      <button class="quiet" onClick=${() => setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length])} aria-label="theme: ${theme}" title="theme: ${theme}"><${Icon} name=${theme} /></button>
+      <button class="quiet" onClick=${() => setHelpOpen(true)} aria-label="keys" title="keys">?</button>
     </header>
     <main id="main" tabindex="-1">
       <${Problem} error=${about.error} again=${about.again} />

@@ -4,10 +4,10 @@ import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { address, isExported } from "./api.js";
 import { inUnit, onAxis, short } from "./format.js";
-import { DASHES, alone, append, captionOf, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, smoothed } from "./lines.js";
+import { alone, append, captionOf, dashesOf, extend, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, smoothed } from "./lines.js";
 import { Problem } from "./parts.js";
 
-/** @typedef {import("./lines.js").Line} Line @typedef {import("./lines.js").Points} Points @typedef {import("./lines.js").View} View */
+/** @typedef {import("./lines.js").Line} Line @typedef {import("./lines.js").Points} Points @typedef {import("./view.js").View} View */
 /**
  * @typedef {{title: string, unit: string | null, isLog: boolean, lines: Line[]}} Drawn
  * @typedef {{windows: [number, number, string][], best: {x: number, y: number} | null, level: {y: number, label: string} | null}} Marks
@@ -19,29 +19,29 @@ const SECONDS = [0.1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 
 const NEAR = "400px"; // charts nearer than this to the window exist
 
 /**
- * @param {{drawn: Drawn, view: View, onView: (values: any) => void, marks: Marks, feed: EventTarget, shared: string, theme: string, isTall?: boolean, isWide?: boolean}} props
+ * @param {{drawn: Drawn, view: View, onView: (values: any) => void, marks: Marks, feed: EventTarget, shared: string, theme: string, isWide?: boolean, hidden: string[], onHide: (id: string) => void}} props
+ *   hidden: ids of lines that are not drawn
  */
-export function Chart({ drawn, view, onView, marks, feed, shared, theme, isTall, isWide }) {
+export function Chart({ drawn, view, onView, marks, feed, shared, theme, isWide, hidden, onHide }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const { isNear, width } = useBox(box);
-  const { data, error, version } = useLines(drawn.lines, view, isNear ? width : 0, feed);
-  const [off, setOff] = useState(/** @type {string[]} */ ([]));
+  const { read, error, version } = useLines(drawn.lines, view, isNear ? width : 0, feed);
+  const data = read?.points ?? null;
   const [isTable, setTable] = useState(false);
   const isLog = drawn.isLog && (!data || hasPositive(drawn.lines, data));
-  const plot = usePlot({ box, drawn: { ...drawn, isLog }, data, version, view, onView, marks, shared, theme, off, width: isNear ? width : 0 });
+  const plot = usePlot({ box, drawn: { ...drawn, isLog }, data, extent: read?.extent ?? null, version, view, onView, marks, shared, theme, hidden, width: isNear ? width : 0 });
   const caption = useMemo(() => (data ? captionOf(drawn.lines, data, view, drawn.unit, drawn.isLog) : "Reading …"), [data, version, view.axis, view.smooth, drawn.isLog]);
   const runs = new Set(drawn.lines.map((line) => line.run));
   const csv = runs.size === 1 && !isExported && address(`/api/runs/${encodeURIComponent(drawn.lines[0].run)}/series.csv?${new URLSearchParams({ names: drawn.lines.map((line) => line.name).join(","), axis: view.axis })}`);
-  const toggle = (/** @type {string} */ key) => setOff((/** @type {string[]} */ old) => (old.includes(key) ? old.filter((each) => each !== key) : [...old, key]));
   return html`<figure class="chart ${isWide ? "wide" : ""}" data-chart=${drawn.title}>
     <header><h3>${drawn.title}</h3>
       <button class="quiet" aria-pressed=${isTable} onClick=${() => setTable(!isTable)} aria-label="${drawn.title} as table">as table</button>
       ${csv && html`<a class="button quiet" href=${csv} download aria-label="${drawn.title} as CSV">CSV</a>`}
     </header>
-    <div class="legend">${drawn.lines.map((line) => html`<button key=${keyOf(line)} aria-pressed=${!off.includes(keyOf(line))} onClick=${() => toggle(keyOf(line))}>
+    <div class="legend">${drawn.lines.map((line) => html`<button key=${keyOf(line)} aria-pressed=${!hidden.includes(line.id)} onClick=${() => onHide(line.id)} title=${line.label}>
       <${Swatch} tone=${line.tone} /><span class="name">${line.label}</span><output data-key=${keyOf(line)}></output></button>`)}<span class="at"></span></div>
     <${Problem} error=${error} />
-    <div class="plot ${isTall ? "tall" : ""}" ref=${box} tabindex="0" role="slider" aria-label=${drawn.title} aria-valuemin="0" aria-valuemax="100" aria-valuenow="0"
+    <div class="plot" ref=${box} tabindex="0" role="slider" aria-label=${drawn.title} aria-valuemin="0" aria-valuemax="100" aria-valuenow="0"
       aria-valuetext=${caption} onKeyDown=${plot.press} onBlur=${plot.leave}></div>
     <figcaption class="caption">${caption}</figcaption>
     ${isTable && data && html`<${PointTable} drawn=${drawn} data=${data} view=${view} />`}
@@ -49,7 +49,7 @@ export function Chart({ drawn, view, onView, marks, feed, shared, theme, isTall,
 }
 
 /** The colour and dashes of a line. @param {{tone: number}} props */
-export const Swatch = ({ tone }) => html`<svg class="swatch tone-${tone % 8}" viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" y1="4" y2="4" stroke-dasharray=${DASHES[tone % 8].join(" ") || undefined} /></svg>`;
+export const Swatch = ({ tone }) => html`<svg class="swatch tone-${tone % 8}" viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" y1="4" y2="4" stroke-dasharray=${dashesOf(tone).join(" ") || undefined} /></svg>`;
 
 /** @param {{drawn: Drawn, data: Map<string, Points>, view: View}} props */
 function PointTable({ drawn, data, view }) {
@@ -88,33 +88,35 @@ function useBox(box) {
  * @param {Line[]} lines @param {View} view @param {number} width @param {EventTarget} feed
  */
 function useLines(lines, view, width, feed) {
-  const [state, setState] = useState({ data: /** @type {Map<string, Points> | null} */ (null), error: /** @type {Error | null} */ (null), version: 0 });
+  const [state, setState] = useState({ read: /** @type {import("./lines.js").Read | null} */ (null), error: /** @type {Error | null} */ (null), version: 0 });
   const [turn, setTurn] = useState(0);
   const points = width ? Math.min(Math.max(Math.ceil(width / 200) * 200, 400), 2000) : 0;
   const what = lines.map(keyOf).join(" ");
+  const halfLife = view.from === null ? 0 : view.smooth;
   useEffect(() => {
     if (!points) return undefined;
     const asked = new AbortController();
     readLines(lines, view, points, asked.signal).then(
-      (data) => setState((/** @type {any} */ old) => ({ data, error: null, version: old.version + 1 })),
+      (read) => setState((/** @type {any} */ old) => ({ read, error: null, version: old.version + 1 })),
       (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ ...old, error })),
     );
     return () => asked.abort();
-  }, [what, view.axis, view.from, view.to, points, turn]);
+  }, [what, view.axis, view.from, view.to, halfLife, points, turn]);
   useEffect(() => {
-    const { data } = state;
-    if (!points || !data || view.to !== null) return undefined;
+    const { read } = state;
+    if (!points || !read || view.to !== null) return undefined;
     let fresh = 0, frame = 0;
     const take = (/** @type {any} */ event) => {
       const { run, series } = event.detail;
-      for (const line of lines) {
-        const came = line.run === run && series[line.name];
-        const held = data.get(keyOf(line));
-        if (came && held) fresh += append(held, came.x[view.axis] ?? [], came.y);
+      const ofRun = lines.filter((line) => line.run === run);
+      const isLonger = ofRun.length > 0 && extend(read, Object.values(series).flatMap((/** @type {any} */ came) => (came.x[view.axis] ?? []).slice(-1)));
+      for (const line of ofRun) {
+        const came = series[line.name], held = read.points.get(keyOf(line));
+        if (came && held) fresh += append(held, came.x, came.y, view.axis);
         else if (came) fresh = MOST_NEW;
       }
       if (fresh >= MOST_NEW) setTurn((/** @type {number} */ old) => old + 1);
-      else if (fresh && !frame) frame = requestAnimationFrame(() => {
+      else if ((fresh || isLonger) && !frame) frame = requestAnimationFrame(() => {
         frame = 0;
         setState((/** @type {any} */ old) => ({ ...old, version: old.version + 1 }));
       });
@@ -127,19 +129,19 @@ function useLines(lines, view, width, feed) {
       feed.removeEventListener("points", take);
       feed.removeEventListener("again", again);
     };
-  }, [state.data, what, view.axis, view.to, points]);
+  }, [state.read, what, view.axis, view.to, points]);
   return state;
 }
 
 /** Draw the lines, keep the cursor, and answer keys. @param {any} props */
 function usePlot(props) {
-  const { box, drawn, data, version, view, onView, shared, theme, off, width } = props;
+  const { box, drawn, data, version, view, onView, shared, theme, hidden, width } = props;
   const now = useRef(props);
   now.current = props;
   const plot = useRef(/** @type {any} */ (null));
   const what = drawn.lines.map((/** @type {Line} */ line) => {
     const points = data?.get(keyOf(line));
-    return `${keyOf(line)}:${points?.low ? "band" : ""}:${isSmoothed(points, view)}`;
+    return `${keyOf(line)}:${points?.low ? "band" : ""}:${isSmoothed(line, points, view)}`;
   }).join(" ");
   useEffect(() => {
     if (!data || !width || !box.current) return undefined;
@@ -151,7 +153,7 @@ function usePlot(props) {
       made.destroy();
       plot.current = null;
     };
-  }, [!data, what, width, theme, view.axis, drawn.isLog, off.join(" ")]);
+  }, [!data, what, width, theme, view.axis, drawn.isLog, hidden.join(" ")]);
   useEffect(() => {
     if (!plot.current) return;
     plot.current.setData(tablesOf(now.current)); // the scales take the range of the view: a zoom stays
@@ -193,11 +195,11 @@ function move(plot, index) {
 }
 
 /** Columns for uPlot: of each line that is on its least and greatest, its values, and the smoothed ones. @param {any} props */
-function tablesOf({ drawn, data, view, off }) {
-  const tables = drawn.lines.filter((/** @type {Line} */ line) => !off.includes(keyOf(line))).map((/** @type {Line} */ line) => {
+function tablesOf({ drawn, data, view, hidden }) {
+  const tables = drawn.lines.filter((/** @type {Line} */ line) => !hidden.includes(line.id)).map((/** @type {Line} */ line) => {
     const points = data.get(keyOf(line));
     const { x, mean, low, high } = points ?? { x: [], mean: [], low: null, high: null };
-    const columns = [...(low && high ? [low, high] : []), mean, ...(isSmoothed(points, view) ? [smoothed(mean, view.smooth)] : [])];
+    const columns = [...(low && high ? [low, high] : []), mean, ...(isSmoothed(line, points, view) ? [smoothed(points, view.smooth)] : [])];
     return [x, ...columns.map((values) => placed(values, drawn.isLog))];
   });
   return tables.length ? Plot.join(tables) : [[], []];
@@ -205,18 +207,19 @@ function tablesOf({ drawn, data, view, off }) {
 
 /** @param {{current: any}} now @param {string} shared @param {HTMLElement} box */
 function optionsOf(now, shared, box) {
-  const { drawn, data, view, off, width } = now.current;
+  const { drawn, data, view, hidden, width } = now.current;
   const colour = coloursOf(box);
   const text = (/** @type {string} */ name) => colour(`--${name}`);
   const series = [{}], bands = [];
-  for (const line of drawn.lines.filter((/** @type {Line} */ each) => !off.includes(keyOf(each)))) {
+  const shown = drawn.lines.filter((/** @type {Line} */ each) => !hidden.includes(each.id));
+  for (const line of shown) {
     const ink = text(`tone-${line.tone % 8}`);
-    const isFaint = isSmoothed(data.get(keyOf(line)), view);
+    const isFaint = isSmoothed(line, data.get(keyOf(line)), view);
     if (data.get(keyOf(line))?.low) {
-      bands.push({ series: [series.length + 1, series.length], fill: fade(ink, 0.18) });
+      bands.push({ series: [series.length + 1, series.length], fill: fade(ink, shown.length > 2 ? 0.1 : 0.18) });
       series.push(...[0, 1].map(() => ({ stroke: "transparent", width: 0, points: { show: false } })));
     }
-    const style = { stroke: ink, width: 1.75, dash: DASHES[line.tone % 8], points: { size: 5, fill: ink, filter: dots } };
+    const style = { stroke: ink, width: 1.75, dash: dashesOf(line.tone), points: { size: 5, fill: ink, filter: dots } };
     series.push({ ...style, ...(isFaint ? { stroke: fade(ink, 0.3), width: 1, points: { show: false } } : {}) });
     if (isFaint) series.push({ ...style, points: { show: false } });
   }
@@ -225,7 +228,7 @@ function optionsOf(now, shared, box) {
   const axis = { stroke: text("muted"), font, ticks: { show: false }, grid: { stroke: text("line"), width: 1 }, border: { show: false } };
   return {
     width, height: box.clientHeight, series, bands, legend: { show: false }, padding: [8, 20, 0, 0],
-    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(now.current.view, min, max) }, y: { distr: drawn.isLog ? 3 : 1 } },
+    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(now.current, min, max) }, y: { distr: drawn.isLog ? 3 : 1 } },
     axes: [
       { ...axis, grid: { show: false }, ticks: { show: true, size: 4, stroke: text("line") }, space: 72, size: 28, ...(view.axis === "seconds" ? { incrs: SECONDS } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => onTick(x, view.axis)) },
       { ...axis, size: drawn.unit === "bytes" ? 76 : 60, space: 36, ...(drawn.isLog ? { grid: { ...axis.grid, filter: tens } } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((y) => (y === null ? "" : inTick(y, drawn.unit))) },
@@ -252,9 +255,9 @@ function optionsOf(now, shared, box) {
 /** The points that are drawn as dots: all where there is room, else those that no line leads to. @param {any} plot @param {number} series @param {boolean} isRoomy */
 const dots = (plot, series, isRoomy) => (isRoomy ? null : alone(plot.data[series]));
 
-/** @param {View} view @param {number | null} min @param {number | null} max */
-function rangeOf(view, min, max) {
-  const from = view.from ?? min ?? 0, to = view.to ?? max ?? 1;
+/** The range of the view, else all that the runs have, so that the charts of a page agree. @param {any} props @param {number | null} min @param {number | null} max */
+function rangeOf({ view, extent }, min, max) {
+  const from = view.from ?? extent?.[0] ?? min ?? 0, to = view.to ?? extent?.[1] ?? max ?? 1;
   return to > from ? [from, to] : [from - 0.5, from + 0.5];
 }
 

@@ -3,13 +3,10 @@
 import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
 import { get, listen, sizesOf } from "./api.js";
 import { Chart, Swatch } from "./chart.js";
-import { NOTHING, setting } from "./format.js";
-import { Choice, Empty, Loading, Problem, useAnswer } from "./parts.js";
-import { change, link } from "./route.js";
-import { readView } from "./run.js";
-import { listOf } from "./runs.js";
-
-const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
+import { NOTHING, number, seriesTitle, setting } from "./format.js";
+import { Empty, Loading, Problem, useAnswer } from "./parts.js";
+import { change, link, listOf, toggled } from "./route.js";
+import { ViewTools, readView } from "./view.js";
 
 const MOST_LIVE = 50; // runs that are listened to at once
 
@@ -23,7 +20,7 @@ export function Compare({ query, theme }) {
   if (!value) return html`<${Loading} text="Setting the runs side by side" />`;
   const ids = value.ids ?? asked, names = value.names ?? value.runs ?? ids;
   return html`<h1>${names.length} runs side by side</h1>
-    ${(value.sentences ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="lead">${each}</p>`)}
+    ${(value.sentences ?? []).map((/** @type {string} */ each, /** @type {number} */ index) => html`<p key=${each} class=${index ? "note" : "lead"}>${each}</p>`)}
     <${Recipes} recipe=${value.recipe ?? {}} changes=${value.changes} names=${names} ids=${ids} />
     <${Curves} ids=${ids} names=${names} query=${query} theme=${theme} />
     <div class="stack">
@@ -34,7 +31,7 @@ export function Compare({ query, theme }) {
 
 /** @param {{ids: string[], names: string[], query: Record<string, string>, theme: string}} props */
 function Curves({ ids, names, query, theme }) {
-  const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth]);
+  const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth, query.log]);
   const [charts, setCharts] = useState(/** @type {any[]} */ ([]));
   const feed = useMemo(() => new EventTarget(), [ids.join()]);
   useEffect(() => {
@@ -54,16 +51,12 @@ function Curves({ ids, names, query, theme }) {
       close();
     };
   }, [ids.join()]);
+  const hidden = listOf(query.hide);
   const words = (query.q ?? "").toLowerCase();
   const shown = charts.filter((/** @type {any} */ chart) => `${chart.title} ${chart.name}`.toLowerCase().includes(words));
-  return html`<div class="tools">
-      <${Choice} label="over" name="axis" items=${AXES} value=${view.axis} onChange=${(/** @type {string} */ axis) => change({ axis, from: null, to: null })} />
-      <label class="range">smooth <input type="range" min="0" max="0.98" step="0.02" value=${view.smooth} onInput=${(/** @type {any} */ event) => change({ smooth: event.target.value === "0" ? null : event.target.value })} /><output>${view.smooth ? view.smooth.toFixed(2) : "off"}</output></label>
-      ${view.from !== null && html`<button onClick=${() => change({ from: null, to: null })}>Whole range</button>`}
-      <span class="grow"></span><input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
-    </div>
-    <h2 class="unseen">Curves</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.name} view=${view} onView=${change} feed=${feed} shared="compare" theme=${theme} marks=${{ windows: [], best: null, level: null }}
-      drawn=${{ title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log", lines: ids.map((run, tone) => ({ run, name: chart.name, label: names[tone], tone, isRun: true })) }} />`)}</div>`;
+  return html`<${ViewTools} view=${view} query=${query} />
+    <h2 class="unseen">Curves</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.name} view=${view} onView=${change} hidden=${hidden} onHide=${(/** @type {string} */ run) => change({ hide: toggled(hidden, run) })} feed=${feed} shared="compare" theme=${theme} marks=${{ windows: [], best: null, level: null }}
+      drawn=${{ title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log" || (view.isLog && /loss|norm/.test(chart.name)), lines: ids.map((run, tone) => ({ run, name: chart.name, label: names[tone], tone, id: run, isRun: true })) }} />`)}</div>`;
 }
 
 /** A chart for each series that any of the runs has; validation comes first. @param {any[]} charts */
@@ -76,7 +69,7 @@ function together(charts) {
 }
 
 /** @param {any} chart @param {string} name */
-const titleOf = (chart, name) => (chart.series.length === 1 ? chart.title : sentence(name.replace(/^train\//, "training ").replace("/", " ").replaceAll("_", " ")));
+const titleOf = (chart, name) => (chart.series.length === 1 ? chart.title : sentence(seriesTitle(name)));
 /** @param {string} text */
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
@@ -87,9 +80,12 @@ function Recipes({ recipe, changes, names, ids }) {
   return html`<section><h2>What differs in the recipes</h2>${rows.length || changed ? html`<div class="scroll" tabindex="0" role="region" aria-label="differences of the recipes"><table class="grown">
     <thead><tr><th scope="col">key</th>${names.map((name, tone) => html`<th key=${ids[tone]} scope="col"><${Swatch} tone=${tone} /> <a href=${link(["run", ids[tone]])}>${name}</a></th>`)}</tr></thead>
     <tbody>${rows.map(([key, values]) => html`<tr key=${key}><td><code>${key}</code></td>${values.map((each, index) => html`<td key=${index}>${each === null ? NOTHING : setting(each)}</td>`)}</tr>`)}
-      ${changed && html`<tr><td>changed during the run</td>${changes.map((/** @type {any} */ each, /** @type {number} */ index) => html`<td key=${index}>${each?.length ? (typeof each === "string" ? each : each.map((/** @type {any} */ one) => (typeof one === "string" ? one : setting(one))).join("; ")) : NOTHING}</td>`)}</tr>`}</tbody></table></div>`
+      ${changed && html`<tr><td>changed during the run</td>${changes.map((/** @type {any} */ each, /** @type {number} */ index) => html`<td key=${index}>${each?.length ? (typeof each === "string" ? each : each.map(changeText).join("; ")) : NOTHING}</td>`)}</tr>`}</tbody></table></div>`
     : html`<${Empty}>Nothing.<//>`}</section>`;
 }
+
+/** A change that a run took. @param {any} change */
+const changeText = (change) => (change?.key === undefined ? setting(change) : `${change.key} ${setting(change.value)} after step ${number(change.after_step)}`);
 
 /** The table of `etude compare`, run by run. @param {any} props */
 function Figures({ value, names, ids, query }) {

@@ -20,7 +20,7 @@ export function Data({ id }) {
       <span class="muted" role="status">${whole.value ? "All rows were looked through." : isThorough && !whole.error ? "Looking through all rows …" : "for duplicates, leaks and what cleaning would take out; of much data it takes minutes"}</span></div>`}
     <${Problem} error=${whole.error} />
     ${notes.map((/** @type {string} */ note) => html`<p key=${note}>${note}</p>`)}
-    ${tables.map((/** @type {any} */ table) => html`<section key=${table.title}><h2>${table.title}</h2><${Table} columns=${table.columns} rows=${table.rows} numeric=${numericOf(table.rows)} />
+    ${tables.map((/** @type {any} */ table) => html`<section key=${table.title}>${table.title && html`<h2>${table.title.charAt(0).toUpperCase() + table.title.slice(1)}</h2>`}<${Table} isGrown=${true} columns=${table.columns} rows=${table.rows} numeric=${numericOf(table.rows)} />
       ${(table.examples ?? []).length > 0 && html`<details><summary>examples</summary>${table.examples.map((/** @type {any} */ each, /** @type {number} */ index) => html`<pre key=${index} class="text">${typeof each === "string" ? each : JSON.stringify(each, null, 1)}</pre>`)}</details>`}</section>`)}
     ${samples.length > 0 && html`<section><h2>Rows as they are learnt</h2><${Rows} samples=${samples} /></section>`}
   </div>`;

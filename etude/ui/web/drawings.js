@@ -34,13 +34,16 @@ export function Parallel({ trials, keys, metric, isLess, brush, onBrush }) {
   });
   const x = (/** @type {number} */ index) => SIDE + (index * (WIDE - 2 * SIDE)) / Math.max(axes.length - 1, 1);
   const y = (/** @type {number} */ share) => HIGH - BOTTOM - share * (HIGH - TOP - BOTTOM);
-  const best = [...valued].sort((a, b) => (isLess ? 1 : -1) * (Number(a.value) - Number(b.value)))[0];
   const kept = valued.filter(passes);
+  const order = [...valued].sort((a, b) => (isLess ? 1 : -1) * (Number(b.value) - Number(a.value)));
+  const place = new Map(order.map((trial, index) => [trial, index / Math.max(order.length - 1, 1)]));
+  const best = order[order.length - 1];
+  const gradeOf = (/** @type {Trial} */ trial) => Math.round(3 * (place.get(trial) ?? 0)); // 3 is the best quarter
   return html`<div class="scroll" tabindex="0"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="parallel coordinates">
-    ${[...valued].sort((a, b) => Number(passes(a)) - Number(passes(b))).map((trial) => html`<path key=${trial.name} class="thread ${passes(trial) ? "" : "off"} ${trial === best ? "best" : ""}" d=${axes.map((axis, index) => [index, at(trial, axis)]).filter(([, share]) => share !== null).map(([index, share], place) => `${place ? "L" : "M"}${x(index).toFixed(1)} ${y(share).toFixed(1)}`).join("")}><title>${trial.name}: ${metric} ${short(trial.value, 4)}</title></path>`)}
+    ${order.filter((trial) => !passes(trial)).concat(order.filter(passes)).map((trial) => html`<path key=${trial.name} class="thread ${passes(trial) ? `grade-${gradeOf(trial)}` : "off"} ${trial === best ? "best" : ""}" d=${axes.map((axis, index) => [index, at(trial, axis)]).filter(([, share]) => share !== null).map(([index, share], place) => `${place ? "L" : "M"}${x(index).toFixed(1)} ${y(share).toFixed(1)}`).join("")}><title>${trial.name}: ${metric} ${short(trial.value, 4)}</title></path>`)}
     ${axes.map((axis, index) => html`<${Axis} key=${axis.key} axis=${axis} x=${x(index)} y=${y} range=${brushes.get(axis.key)} onRange=${(/** @type {number[] | null} */ range) => set(axis.key, range)} />`)}
   </svg></div>
-  <p class="caption">${brushes.size ? `${kept.length} of ${plural(valued.length, "trial")} pass: ${kept.slice(0, 6).map((trial) => `${trial.name} ${short(trial.value, 4)}`).join(", ")}${kept.length > 6 ? " …" : ""}. ` : ""}The best is ${best.name}, ${metric} ${short(best.value, 4)}. Drag along an axis, or use ↑ ↓ on it, to keep the trials that pass there; Esc lets all pass.</p>`;
+  <p class="caption">${brushes.size ? `${kept.length} of ${plural(valued.length, "trial")} pass: ${kept.slice(0, 6).map((trial) => `${trial.name} ${short(trial.value, 4)}`).join(", ")}${kept.length > 6 ? " …" : ""}. ` : ""}The darker a line, the better. The best is ${best.name}, ${metric} ${short(best.value, 4)}. Drag along an axis, or use ↑ ↓ on it, to keep the trials that pass there; Esc lets all pass.</p>`;
 }
 
 /** @param {{axis: any, x: number, y: (share: number) => number, range: number[] | undefined, onRange: (range: number[] | null) => void}} props */
@@ -111,7 +114,7 @@ export function Scatter({ trials, metric, isLess }) {
   const front = paretoFront(known, isLess);
   return html`<div class="scroll" tabindex="0"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="${metric} against device time">
     ${up.ticks.map((tick) => html`<g key=${tick.text} class="axis"><line class="rule" x1=${SIDE} x2=${WIDE - SIDE} y1=${HIGH - 48 - tick.share * (HIGH - 80)} y2=${HIGH - 48 - tick.share * (HIGH - 80)} /><text x=${SIDE - 8} y=${HIGH - 44 - tick.share * (HIGH - 80)} text-anchor="end">${tick.text}</text></g>`)}
-    ${across.ticks.map((tick) => html`<g key=${tick.text} class="axis"><text x=${SIDE + 16 + tick.share * (WIDE - 2 * SIDE - 32)} y=${HIGH - 20} text-anchor="middle">${duration(Number(tick.text))}</text></g>`)}
+    ${across.ticks.map((tick) => html`<g key=${tick.text} class="axis"><text x=${SIDE + 16 + tick.share * (WIDE - 2 * SIDE - 32)} y=${HIGH - 20} text-anchor="middle">${Number(tick.text) < 60 ? `${tick.text} s` : duration(Number(tick.text))}</text></g>`)}
     <path class="front" d=${front.map((trial, index) => `${index ? "L" : "M"}${x(trial).toFixed(1)} ${y(trial).toFixed(1)}`).join("")} />
     ${known.map((trial) => {
       const tone = models.indexOf(trial.model);

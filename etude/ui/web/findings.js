@@ -51,12 +51,12 @@ export function Scores({ scores }) {
     const systems = Object.entries(each.systems).map(([name, figures]) => ({ name, at: figures[each.metric] ?? Object.values(figures)[0] })).filter(({ at }) => at);
     const ends = systems.flatMap(({ at }) => at).filter((value) => typeof value === "number");
     const low = Math.min(...ends), high = Math.max(...ends);
-    const x = (/** @type {number} */ value) => 4 + (192 * (value - low)) / (high - low || 1);
+    const x = (/** @type {number} */ value) => `${(4 + (92 * (value - low)) / (high - low || 1)).toFixed(1)}%`;
     return html`<section key=${index}><h2>Scores on ${number(each.rows)} ${each.split} rows</h2>
       <table class="dots"><caption class="muted">${each.metric} with intervals of 95 %, at step ${number(each.step)}</caption>
       <thead><tr><th scope="col">system</th><th scope="col"><span class="unseen">interval</span></th><th scope="col" class="number">${each.metric}</th><th scope="col" class="number">gain of the run</th></tr></thead>
       <tbody>${systems.map(({ name, at }) => html`<tr key=${name}><td>${name === "after" ? html`<strong>this run</strong>` : name === "before" ? "before training" : name.replaceAll("_", " ")}</td>
-        <td><svg class="dot" viewBox="0 0 200 16" role="img" aria-label="${short(at[0])}, from ${short(at[1])} to ${short(at[2])}"><line x1=${x(at[1])} x2=${x(at[2])} y1="8" y2="8" /><circle cx=${x(at[0])} cy="8" r="4" class=${name === "after" ? "own" : ""} /></svg></td>
+        <td><svg class="dot" role="img" aria-label="${short(at[0])}, from ${short(at[1])} to ${short(at[2])}"><line x1=${x(at[1])} x2=${x(at[2])} y1="8" y2="8" /><circle cx=${x(at[0])} cy="8" r="4" class=${name === "after" ? "own" : ""} /></svg></td>
         <td class="number">${short(at[0])}</td><td class="number">${each.gains?.[name] ? signed(each.gains[name][0]) : ""}</td></tr>`)}</tbody></table>
       ${(each.notes ?? []).map((/** @type {string} */ note) => html`<p key=${note} class="small muted">${note}</p>`)}
       <${Labels} score=${each} />

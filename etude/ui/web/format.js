@@ -76,6 +76,7 @@ export function setting(value) {
   if (value === null || value === undefined) return "not set";
   if (Array.isArray(value) && !value.length) return "none";
   if (Array.isArray(value)) return value.map(setting).join(", ");
+  if (typeof value === "number") return String(Number(value.toPrecision(12)));
   if (typeof value === "object") return Object.entries(value).map(([name, each]) => `${name} ${setting(each)}`).join(", ");
   return String(value);
 }
@@ -85,6 +86,13 @@ export function metricTitle(metric) {
   const words = String(metric).replaceAll("_", " ").replaceAll(":", " ");
   return metric === "loss" ? "validation loss" : words;
 }
+
+const SERIES = /** @type {Record<string, string>} */ ({
+  grad_norm: "gradient norm", cpu_percent: "CPU", gpu_percent: "GPU", rss_bytes: "process", gpu_memory_bytes: "GPU memory",
+  wait_ratio: "waiting", mfu: "MFU", tokens_per_second: "speed", loss_scale: "loss scale",
+});
+/** A series in words. @param {string} name */
+export const seriesTitle = (name) => SERIES[name] ?? name.replace(/^train\//, "training ").replace("/", " ").replaceAll("_", " ").trim();
 
 /** A figure of a series in its unit. @param {any} value @param {string | null | undefined} unit */
 export function inUnit(value, unit) {

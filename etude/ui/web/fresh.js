@@ -138,7 +138,7 @@ function Field({ place, field, given, value, problem, onValue }) {
       ${field.choices?.length && !only ? html`<datalist id="${id}-words">${field.choices.map((/** @type {any} */ each) => html`<option key=${each} value=${String(each)} />`)}</datalist>` : ""}
       ${field.unit ? html` <span class="muted">${field.unit}</span>` : ""}
       <p id="${id}-why" class="small muted">${field.why}</p>
-      ${problem && html`<p class="small bad">${problem.text}${problem.remedy ? ` ${problem.remedy}` : ""}</p>`}</div></div>`;
+      ${problem && html`<p class="small bad">${problem.text}${problem.remedy ? `; ${problem.remedy}` : ""}</p>`}</div></div>`;
 }
 
 /** What was typed as the schema has it. @param {string} text @param {any} field */
@@ -154,7 +154,7 @@ function valueOf(text, field) {
 /** @param {{problems: any[]}} props */
 function Problems({ problems }) {
   if (!problems.length) return null;
-  return html`<section aria-live="polite"><h2>To mend</h2><ul class="answers">${problems.map((each, index) => html`<li key=${index} class="state bad wrap"><${Icon} name="warning" /><span>${each.line ? `line ${each.line}: ` : ""}${each.key ? html`<code>${each.key}</code>: ` : ""}${each.text}${each.remedy ? html` <span class="muted">${each.remedy}</span>` : ""}</span></li>`)}</ul></section>`;
+  return html`<section aria-live="polite"><h2>To mend</h2><ul class="answers">${problems.map((each, index) => html`<li key=${index} class="state bad wrap"><${Icon} name="warning" /><span>${each.line ? `line ${each.line}: ` : ""}${each.key ? html`<code>${each.key}</code>: ` : ""}${each.text}${each.remedy ? html`; <span class="muted">${each.remedy}</span>` : ""}</span></li>`)}</ul></section>`;
 }
 
 /** @param {{toml: string, isSound: boolean}} props */

@@ -17,6 +17,9 @@ const ICONS = {
   unknown: "M8 1.200a6.800 6.800 0 1 1 0 13.600A6.800 6.800 0 0 1 8 1.200zM7.200 10.800v1.600h1.600v-1.600zM5.400 6h1.500c0-.7.5-1.100 1.100-1.100.7 0 1.100.4 1.100 1 0 1.200-1.900 1.200-1.900 3.500h1.500c0-1.500 2-1.600 2-3.600 0-1.400-1.100-2.400-2.700-2.400C6.500 3.400 5.400 4.400 5.400 6z",
   left: "M8 2.200a5.800 5.800 0 1 1 0 11.600A5.800 5.800 0 0 1 8 2.200zm0 1.500a4.300 4.300 0 1 0 0 8.600 4.300 4.300 0 0 0 0-8.600z",
   pin: "M5 1.500h6v1.500l-1 .7v4l2.500 2v1.500H8.800v4h-1.600v-4H3.500V9.700L6 7.700v-4L5 3z",
+  auto: "M8 1.500a6.500 6.500 0 1 1 0 13 6.500 6.500 0 0 1 0-13zM8 3v10A5 5 0 0 0 8 3z",
+  light: "M8 5a3 3 0 1 1 0 6 3 3 0 0 1 0-6zM7.300 1h1.400v2.500H7.300zM7.300 12.500h1.400V15H7.300zM1 7.300h2.500v1.400H1zM12.500 7.300H15v1.400h-2.500zM2.600 3.600l1-1 1.800 1.800-1 1zM10.600 11.600l1-1 1.800 1.800-1 1zM2.600 12.400l1.800-1.800 1 1-1.800 1.800zM10.600 4.400l1.800-1.800 1 1-1.800 1.800z",
+  dark: "M6.500 1.800a6.400 6.400 0 1 0 7.700 7.700A5.200 5.200 0 0 1 6.500 1.800z",
   star: "m8 1.500 2 4.300 4.700.6-3.500 3.200.9 4.700L8 12l-4.100 2.300.9-4.700L1.300 6.400 6 5.800z",
 };
 /** Words, icon and tone of what a run or a trial can be. @type {Record<string, [keyof ICONS, string]>} */
@@ -24,7 +27,7 @@ const STATES = {
   running: ["running", "accent"], censored: ["paused", "plain"], paused: ["paused", "plain"], stopped: ["stopped", "plain"], finished: ["finished", "good"],
   done: ["finished", "good"], "ended early": ["finished", "good"], failed: ["failed", "bad"], killed: ["warning", "warn"], damaged: ["warning", "bad"],
   error: ["failed", "bad"], warning: ["warning", "warn"], info: ["info", "plain"], unknown: ["unknown", "plain"],
-  met: ["finished", "good"], missed: ["failed", "bad"], open: ["left", "plain"], left: ["left", "plain"], waiting: ["left", "plain"],
+  met: ["finished", "good"], removed: ["warning", "warn"], missing: ["left", "plain"], missed: ["failed", "bad"], open: ["left", "plain"], left: ["left", "plain"], waiting: ["left", "plain"],
 };
 
 /** The icon and the tone of a state. @param {string} name @returns {[string, string]} */
@@ -39,7 +42,7 @@ export function Icon({ name }) {
 /** A state by icon and word, never by colour alone. @param {{name: string, text?: string}} props */
 export function State({ name, text }) {
   const [icon, tone] = lookOf(name);
-  return html`<span class="state ${tone}"><${Icon} name=${icon} />${text ?? name}</span>`;
+  return html`<span class="state ${tone}"><${Icon} name=${icon} /><span class="word">${text ?? name}</span></span>`;
 }
 
 /** @param {{error: Error | null, again?: () => void}} props */
@@ -59,10 +62,10 @@ export const Loading = ({ text = "Reading" }) => html`<p class="empty" role="sta
 export const Facts = ({ rows }) => html`<dl class="facts">${rows.map(
   ([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text ?? NOTHING}</dd></div>`)}</dl>`;
 
-/** A plain table. @param {{columns: any[], rows: any[][], caption?: string, numeric?: number[]}} props */
-export function Table({ columns, rows, caption, numeric = [] }) {
+/** A plain table, as wide as its page or as its cells need. @param {{columns: any[], rows: any[][], caption?: string, numeric?: number[], isGrown?: boolean}} props */
+export function Table({ columns, rows, caption, numeric = [], isGrown = false }) {
   const kind = (/** @type {number} */ index) => (numeric.includes(index) ? "number" : "");
-  return html`<div class="scroll" tabindex="0" role=${caption ? "region" : undefined} aria-label=${caption}><table>
+  return html`<div class="scroll" tabindex="0" role=${caption ? "region" : undefined} aria-label=${caption}><table class=${isGrown ? "grown" : ""}>
     ${caption && html`<caption>${caption}</caption>`}
     <thead><tr>${columns.map((each, index) => html`<th scope="col" class=${kind(index)}>${each}</th>`)}</tr></thead>
     <tbody>${rows.map((row) => html`<tr>${row.map((each, index) => html`<td class=${kind(index)}>${each}</td>`)}</tr>`)}</tbody>
@@ -87,25 +90,52 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /**
- * What the server says at a path, read again when the path or `key` changes; the last answer stays meanwhile.
- * @param {string | null} path
- * @param {any} [key]
+ * What the server says at a path, read again when the path or `version` changes; the last answer stays meanwhile.
+ * @param {string | null} path @param {any} [version] @returns {{value: any, error: Error | null, again: () => void}}
+ */
+export function useAnswer(path, version) {
+  const found = useReading(path, (signal) => get(String(path), signal));
+  const first = useRef(version);
+  useEffect(() => {
+    if (first.current !== version) found.again();
+    first.current = version;
+  }, [version]);
+  return found;
+}
+
+/**
+ * What a function reads of a thing, and reads again when it is asked to. One question at a time: a server that answers
+ * more slowly than news come is not asked in vain. An error leaves what was read before.
+ * @param {string | null} key of the thing; null for none
+ * @param {(signal: AbortSignal, before: any) => Promise<any>} read
  * @returns {{value: any, error: Error | null, again: () => void}}
  */
-export function useAnswer(path, key) {
-  const [state, setState] = useState({ path, value: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
+export function useReading(key, read) {
+  const [state, setState] = useState({ key, value: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
   const [turn, setTurn] = useState(0);
+  const isAsking = useRef(false), isDue = useRef(false);
+  const { value, error } = state.key === key ? state : { value: null, error: null };
   useEffect(() => {
-    if (!path) return undefined;
+    if (key === null) return undefined;
     const asked = new AbortController();
-    get(path, asked.signal).then(
-      (value) => setState({ path, value, error: null }),
-      (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ path, value: old.path === path ? old.value : null, error })),
-    );
-    return () => asked.abort();
-  }, [path, key, turn]);
-  const isOld = state.path !== path;
-  return { value: isOld ? null : state.value, error: isOld ? null : state.error, again: () => setTurn((/** @type {number} */ old) => old + 1) };
+    isAsking.current = true;
+    read(asked.signal, value).then((found) => ({ key, value: found, error: null }), (error) => ({ key, value, error })).then((next) => {
+      if (asked.signal.aborted) return;
+      setState(next);
+      isAsking.current = false;
+      if (isDue.current) setTurn((/** @type {number} */ old) => old + 1);
+      isDue.current = false;
+    });
+    return () => {
+      asked.abort();
+      isAsking.current = isDue.current = false;
+    };
+  }, [key, turn]);
+  const again = () => {
+    if (isAsking.current) isDue.current = true;
+    else setTurn((/** @type {number} */ old) => old + 1);
+  };
+  return { value, error, again };
 }
 
 /** True while a media query holds. @param {string} query */

@@ -1,7 +1,7 @@
 // @ts-check
 // The recipe of a run, and how it differs from the defaults or from another run.
 import { html } from "./vendor/preact.js";
-import { setting } from "./format.js";
+import { plural, setting } from "./format.js";
 import { Empty, Loading, Problem, download, useAnswer } from "./parts.js";
 import { change, link } from "./route.js";
 
@@ -12,6 +12,8 @@ export function Recipe({ id, query, run, isReadOnly }) {
   const runs = useAnswer("/api/runs").value?.runs ?? [];
   const others = runs.filter((/** @type {any} */ each) => each.id !== id);
   const other = others.find((/** @type {any} */ each) => each.id === against);
+  const rows = value?.differences ?? [];
+  const derived = rows.filter((/** @type {any} */ each) => each.derived), given = rows.filter((/** @type {any} */ each) => !each.derived);
   return html`<div class="tools"><label class="line">differences to <select value=${against} onChange=${(/** @type {any} */ event) => change({ against: event.target.value === "default" ? null : event.target.value })}>
       <option value="default">the defaults</option>${others.map((/** @type {any} */ each) => html`<option key=${each.id} value=${each.id}>${each.name}</option>`)}</select></label>
       <span class="grow"></span>
@@ -19,9 +21,13 @@ export function Recipe({ id, query, run, isReadOnly }) {
       ${!isReadOnly && html`<a class="button" href=${link(["new"], { from: id })}>New run from it</a>`}</div>
     <${Problem} error=${error} again=${again} />
     ${!value ? !error && html`<${Loading} text="Reading the recipe" />` : html`<div class="stack">
-      ${value.differences.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="differences"><table>
-        <thead><tr><th scope="col">key</th><th scope="col">this run</th><th scope="col">${other ? other.name : "default"}</th><th scope="col">why there is such a key</th></tr></thead>
-        <tbody>${value.differences.map((/** @type {any} */ each) => html`<tr key=${each.key}><td><code>${each.key}</code></td><td><strong>${setting(each.value)}</strong>${each.unit ? ` ${each.unit}` : ""}</td><td>${setting(each.other)}</td><td class="muted">${each.why ?? ""}</td></tr>`)}</tbody></table></div>`
-        : html`<${Empty}>The recipes say the same.<//>`}
+      ${given.length ? html`<${Differences} rows=${given} other=${other ? other.name : "default"} />` : html`<${Empty}>${other ? "The recipes say the same." : "It is the defaults."}<//>`}
+      ${derived.length > 0 && html`<details class="section"><summary><h2>Worked out</h2><span class="muted">${plural(derived.length, "value")} that etude found for keys which the recipe leaves open</span></summary>
+        <${Differences} rows=${derived} other="default" /></details>`}
       <section><h2>As it was given</h2><pre class="text">${value.toml}</pre></section></div>`}`;
 }
+
+/** Keys with their values on both sides, and what each is for. @param {{rows: any[], other: string}} props */
+const Differences = ({ rows, other }) => html`<div class="scroll" tabindex="0" role="region" aria-label="differences"><table class="keyed">
+  <thead><tr><th scope="col">key</th><th scope="col">this run</th><th scope="col">${other}</th><th scope="col">what it is</th></tr></thead>
+  <tbody>${rows.map((each) => html`<tr key=${each.key}><td><code>${each.key}</code></td><td><strong>${setting(each.value)}</strong>${each.unit ? ` ${each.unit}` : ""}</td><td class="other" data-of=${other}>${setting(each.other)}</td><td class="muted">${each.why ?? ""}</td></tr>`)}</tbody></table></div>`;

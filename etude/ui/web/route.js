@@ -30,6 +30,11 @@ export function change(values) {
   window.dispatchEvent(new HashChangeEvent("hashchange"));
 }
 
+/** The parts of a list in an address. @param {string | undefined} text */
+export const listOf = (text) => (text ? text.split(",").filter(Boolean) : []);
+/** A list for an address, with an entry put in or taken out. @param {string[]} list @param {string} entry */
+export const toggled = (list, entry) => (list.includes(entry) ? list.filter((each) => each !== entry) : [...list, entry]).join(",");
+
 /** The view that the address holds now. @returns {Route} */
 export function useRoute() {
   const [route, setRoute] = useState(() => parse(location.hash));

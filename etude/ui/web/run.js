@@ -4,13 +4,14 @@ import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { get, listen, sizesOf } from "./api.js";
 import { Chart } from "./chart.js";
 import { Actions, Ledger } from "./control.js";
-import { NOTHING, duration, metricTitle, number, plural, short } from "./format.js";
+import { NOTHING, duration, metricTitle, number, plural, seriesTitle, short } from "./format.js";
 import { Confusion, Criteria, Findings, Scores } from "./findings.js";
-import { Choice, Empty, Loading, Problem, State, Tabs, say } from "./parts.js";
-import { change, link } from "./route.js";
+import { Empty, Loading, Problem, State, Tabs, say, useAnswer } from "./parts.js";
+import { change, link, listOf, toggled } from "./route.js";
+import { ViewTools, readView, viewOf } from "./view.js";
 
-const AXES = /** @type {[string, string][]} */ ([["step", "step"], ["tokens", "tokens"], ["seconds", "time"], ["epoch", "epoch"]]);
 const DRAWN = /^[▁-█⠀-⣿\s]+$/; // a curve of characters, for terminals
+const OF_LABELS = /^metric-(accuracy|precision|recall|f1|mcc)/;
 const MOST_PLACES = 100; // of steps that are asked for
 const FIGURES_AFTER = 5000, ENTRIES_AFTER = 500; // milliseconds until the run is read again
 
@@ -33,8 +34,9 @@ export function RunPage(props) {
   if (!run) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} text="Reading the run" />`;
   const items = /** @type {[string, string][]} */ ([["Charts", link(["run", id], viewOf(query))], ...Object.entries(TABS).map(([key, [text]]) => [text, link(["run", id, key], viewOf(query))])]);
   const title = tab === "charts" ? "Charts" : TABS[tab]?.[0] ?? "";
-  return html`<${Head} run=${run} live=${live} isReadOnly=${isReadOnly} id=${id} again=${again} />
-    <${Problem} error=${error} again=${again} />
+  const isRemoved = live.state === "removed" || /** @type {any} */ (error)?.status === 404;
+  return html`<${Head} run=${run} live=${isRemoved ? { ...live, state: "removed" } : live} isReadOnly=${isReadOnly} id=${id} again=${again} />
+    <${Problem} error=${isRemoved ? null : error} again=${again} />
     ${run.unread && html`<${Problem} error=${new Error(run.unread)} />`}
     <${Tabs} label="parts of the run" items=${items} current=${title} />
     ${tab === "charts" ? html`<${Charts} ...${props} run=${run} feed=${feed} />` : html`<${Later} ...${props} run=${run} key=${tab} />`}`;
@@ -61,6 +63,7 @@ function Head({ run, live, isReadOnly, id, again }) {
   const beat = live.heartbeat_age ?? run.heartbeat_age;
   const metric = value(summary, "metric");
   const perSecond = value(summary, "tokens_per_second");
+  const isRemoved = state === "removed";
   const figures = /** @type {[string, any][]} */ ([
     [`best ${metric ? metricTitle(metric) : "value"}`, short(run.best?.value ?? value(summary, "metric_best"), 4)],
     ["training loss", short(value(summary, "last_loss"), 4)],
@@ -77,36 +80,32 @@ function Head({ run, live, isReadOnly, id, again }) {
       ${run.parent && html`<span>from <a href=${link(["run", run.parent])}>its parent</a></span>`}
       ${run.children?.map((/** @type {string} */ child, /** @type {number} */ index) => html`<a key=${child} href=${link(["run", child])}>fork ${index + 1}</a>`)}
     </p>
-    ${steps ? html`<progress max=${steps} value=${step} aria-label="steps done"></progress>` : ""}
+    ${isRemoved && html`<${Problem} error=${new Error("the folder of this run was removed; what is shown here was read before")} />`}
+    ${steps && state !== "finished" ? html`<progress max=${steps} value=${step} aria-label="steps done"></progress>` : ""}
     <dl class="facts figures">${figures.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
-    ${!isReadOnly && html`<${Actions} key=${id} id=${id} offers=${run.offers ?? {}} again=${again} />`}
+    ${verdictOf(run.rows ?? []).map((text) => html`<p key=${text} class="verdict">${text}</p>`)}
+    ${!isReadOnly && !isRemoved && html`<${Actions} key=${id} id=${id} offers=${run.offers ?? {}} again=${again} />`}
   </div>`;
 }
 
 /** @param {any} props */
 function Charts({ run, id, query, feed, theme }) {
-  const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth]);
+  const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth, query.log]);
   const words = (query.q ?? "").toLowerCase();
-  const shown = (run.charts ?? []).filter((/** @type {any} */ chart) => `${chart.title} ${chart.series.join(" ")}`.toLowerCase().includes(words));
+  const hidden = listOf(query.hide);
+  const shown = together(run.charts ?? [], run.metric).filter((/** @type {any} */ chart) => `${chart.title} ${chart.series.join(" ")}`.toLowerCase().includes(words));
   const onView = (/** @type {any} */ values) => change(values);
   const marks = marksOf(run, usePlaces(run, id, view.axis), query.finding);
   return html`<div class="split"><div>
     ${run.findings?.length > 0 && html`<${Findings} findings=${run.findings} chosen=${query.finding} onChoose=${(/** @type {any} */ index) => change({ finding: index })} />`}
-    <div class="tools">
-      <${Choice} label="over" name="axis" items=${AXES} value=${view.axis} onChange=${(/** @type {string} */ axis) => change({ axis, from: null, to: null })} />
-      <label class="range">smooth <input type="range" min="0" max="0.98" step="0.02" value=${view.smooth} onInput=${(/** @type {any} */ event) => change({ smooth: event.target.value === "0" ? null : event.target.value })} /><output>${view.smooth ? view.smooth.toFixed(2) : "off"}</output></label>
-      <label class="line"><input type="checkbox" checked=${query.log === "1"} onChange=${(/** @type {any} */ event) => change({ log: event.target.checked ? "1" : null })} />log scale</label>
-      ${view.from !== null && html`<button onClick=${() => onView({ from: null, to: null })}>Whole range</button>`}
-      <span class="grow"></span>
-      <input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
-    </div>
-    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} isWide=${chart.key === "loss"} drawn=${drawnOf(chart, id, query.log === "1")} view=${view} onView=${onView} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
+    <${ViewTools} view=${view} query=${query} />
+    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} isWide=${chart.key === "loss"} drawn=${drawnOf(chart, id, view.isLog)} view=${view} onView=${onView} hidden=${hidden} onHide=${(/** @type {string} */ name) => change({ hide: toggled(hidden, name) })} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
   </div><aside class="stack">
     <${Criteria} criteria=${run.criteria ?? []} />
     <${Scores} scores=${run.scores ?? []} />
     <${Confusion} confusion=${run.confusion} />
     <${Ledger} controls=${run.controls ?? []} />
-    <section><h2>Figures</h2><dl class="list">${(run.rows ?? []).filter((/** @type {[string, string]} */ [, text]) => !DRAWN.test(text)).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
+    <section><h2>Figures</h2><dl class="list">${restOf(run.rows ?? []).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
     ${run.commands?.length > 0 && html`<section><h2>Next</h2>${run.commands.map((/** @type {any} */ each) => html`<pre key=${each}>${typeof each === "string" ? each : each.command ?? each.join?.("  ")}</pre>`)}</section>`}
     ${(run.cut ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="small muted">Not all is shown: ${each}.</p>`)}
     ${run.damaged?.length > 0 && html`<p class="warn">${plural(run.damaged.length, "line")} of the journal could not be read: ${run.damaged.slice(0, 5).join(", ")}</p>`}
@@ -115,21 +114,11 @@ function Charts({ run, id, query, feed, theme }) {
 
 /** The run, read again when it has entries; its feed brings new points. @param {string} id */
 function useRun(id) {
-  const [state, setState] = useState({ run: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
+  const { value: run, error, again } = useAnswer(`/api/runs/${encodeURIComponent(id)}`);
   const [live, setLive] = useState(/** @type {any} */ ({}));
-  const [turn, setTurn] = useState(0);
   const feed = useMemo(() => new EventTarget(), [id]);
   const wait = useRef(0), due = useRef(0), shown = useRef("");
-  shown.current = state.run?.state ?? "";
-  const again = () => setTurn((/** @type {number} */ old) => old + 1);
-  useEffect(() => {
-    const asked = new AbortController();
-    get(`/api/runs/${encodeURIComponent(id)}`, asked.signal).then(
-      (run) => setState({ run, error: null }),
-      (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ ...old, error })),
-    );
-    return () => asked.abort();
-  }, [id, turn]);
+  shown.current = run?.state ?? "";
   const within = (/** @type {number} */ time) => {
     if (wait.current && due.current <= performance.now() + time) return;
     window.clearTimeout(wait.current);
@@ -139,7 +128,7 @@ function useRun(id) {
       again();
     }, time);
   };
-  const isKnown = state.run !== null;
+  const isKnown = run !== null;
   useEffect(() => {
     if (!isKnown) return undefined;
     let close = () => {}, isGone = false;
@@ -175,13 +164,12 @@ function useRun(id) {
     };
   }, [id, isKnown]);
   useEffect(() => {
-    if (state.run?.pending) within(FIGURES_AFTER / 5);
-  }, [state.run]);
+    if (run?.pending) within(FIGURES_AFTER / 5);
+  }, [run]);
   useEffect(() => {
-    const { run } = state;
     if (run) say(`${nameOf(run)} ${run.state}, step ${number(value(run.summary, "step"))}, training loss ${short(value(run.summary, "last_loss"), 4)}`);
-  }, [state.run]);
-  return { ...state, again, feed, live };
+  }, [run]);
+  return { run, error, again, feed, live };
 }
 
 /** A figure of a summary, which may be bare or hold its source beside. @param {any} summary @param {string} name */
@@ -192,24 +180,32 @@ function value(summary, name) {
 
 /** @param {any} run @returns {string} */
 const nameOf = (run) => run.name ?? value(run.summary, "name") ?? "run";
-/** @param {Record<string, string>} query */
-const viewOf = ({ axis, from, to, smooth, log }) => ({ axis, from, to, smooth, log });
-
-/** The view of an address. @param {Record<string, string>} query @returns {import("./lines.js").View} */
-export function readView(query) {
-  const figure = (/** @type {string | undefined} */ text) => (text !== undefined && Number.isFinite(Number(text)) && text !== "" ? Number(text) : null);
-  const axis = AXES.some(([key]) => key === query.axis) ? query.axis : "step";
-  return { axis, from: figure(query.from), to: figure(query.to), smooth: Math.min(Math.max(figure(query.smooth) ?? 0, 0), 0.99) };
-}
-
 /** @param {any} chart @param {string} id @param {boolean} isLog */
 function drawnOf(chart, id, isLog) {
-  const lines = chart.series.map((/** @type {any} */ name, /** @type {number} */ tone) => ({ run: id, name, tone, label: labelOf(name, chart.labels?.[tone]) }));
+  const lines = chart.series.map((/** @type {any} */ name, /** @type {number} */ tone) => ({ run: id, name, tone, id: name, label: chart.labels?.[tone] ?? seriesTitle(name) }));
   return { title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log" || (isLog && /loss|norm/.test(chart.series.join(" "))), lines };
 }
 
-/** @param {string} name @param {string} [label] */
-export const labelOf = (name, label) => label ?? name.replace(/^train\//, "training ").replace("/", " ").replaceAll("_", " ").trim();
+/** The charts, those of the figures of labels beside the metric as one. @param {any[]} charts @param {string} metric @returns {any[]} */
+function together(charts, metric) {
+  const others = charts.filter(({ key }) => OF_LABELS.test(key) && key !== `metric-${metric}`);
+  if (others.length < 2) return charts;
+  const one = { key: "metrics", title: "Other figures", unit: "", scale: "linear", series: others.flatMap(({ series }) => series), labels: others.map(({ title }) => title.toLowerCase()) };
+  return charts.flatMap((chart) => (chart === others[0] ? [one] : others.includes(chart) ? [] : [chart]));
+}
+
+/** The sentences of the verdict among the figures, where a name stands once. @param {[string, string][]} rows */
+function verdictOf(rows) {
+  const start = rows.findIndex(([name]) => name === "verdict");
+  const end = rows.findIndex(([name], index) => index > start && name !== "");
+  return start < 0 ? [] : rows.slice(start, end < 0 ? undefined : end).map(([, text]) => text);
+}
+
+/** The figures that the head does not show. @param {[string, string][]} rows */
+function restOf(rows) {
+  const verdict = verdictOf(rows);
+  return rows.filter(([name, text]) => !["run", "status"].includes(name) && !verdict.includes(text) && !DRAWN.test(text));
+}
 
 /** The place of a step on the axis that is shown, or null while it is not known. @param {any} run @param {string} id @param {string} axis @returns {(step: number) => number | null} */
 function usePlaces(run, id, axis) {

@@ -1,10 +1,10 @@
 // @ts-check
 // The runs of the folders: found, sorted, held against one of them, chosen to compare.
-import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { html, useEffect, useMemo } from "./vendor/preact.js";
 import { get, isExported, listen } from "./api.js";
 import { NOTHING, duration, metricTitle, moment, number, plural, short, signed } from "./format.js";
-import { Empty, Icon, Loading, Problem, State, say, useMedia } from "./parts.js";
-import { change, go, link } from "./route.js";
+import { Empty, Icon, Loading, Problem, State, say, useMedia, useReading } from "./parts.js";
+import { change, go, link, listOf, toggled } from "./route.js";
 import { LongTable, ordered } from "./table.js";
 
 const USUAL = ["status", "name", "model", "data", "best", "gap", "step", "speed", "time", "findings", "curve"];
@@ -18,7 +18,8 @@ export function Runs({ query, isReadOnly }) {
   const chosen = listOf(query.runs);
   const runs = value?.runs ?? [];
   const baseline = runs.find((/** @type {any} */ run) => run.id === query.baseline);
-  const toggle = (/** @type {string} */ id) => change({ runs: (chosen.includes(id) ? chosen.filter((each) => each !== id) : [...chosen, id]).join(",") });
+  const trials = runs.filter((/** @type {any} */ run) => run.sweep).length, isWhole = query.trials !== "0";
+  const toggle = (/** @type {string} */ id) => change({ runs: toggled(chosen, id) });
   const pin = (/** @type {string} */ id) => change({ baseline: id === query.baseline ? null : id });
   const columns = columnsOf({ baseline, chosen, toggle, pin });
   const names = query.columns ? listOf(query.columns) : isNarrow ? NARROW : USUAL;
@@ -26,16 +27,18 @@ export function Runs({ query, isReadOnly }) {
   const sort = query.sort ?? "-created";
   const rows = useMemo(() => {
     const words = (query.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    const found = runs.filter((/** @type {any} */ run) => words.every((word) => textOf(run).includes(word)));
-    return ordered(found, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"));
-  }, [runs, query.q, sort]);
+    const found = runs.filter((/** @type {any} */ run) => (isWhole || !run.sweep) && words.every((word) => textOf(run).includes(word)));
+    const order = ordered(found, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"));
+    return baseline ? [baseline, ...order.filter((run) => run !== baseline)] : order;
+  }, [runs, query.q, sort, isWhole, baseline]);
   if (!value) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} text="Reading the runs" />`;
-  const pick = (/** @type {string} */ key) => change({ columns: (names.includes(key) ? names.filter((each) => each !== key) : [...names, key]).join(",") });
+  const pick = (/** @type {string} */ key) => change({ columns: toggled(names, key) });
   return html`<h1>Runs</h1>
     <${Problem} error=${error} again=${again} />
     <div class="tools">
       <input type="search" placeholder="Name, model, data, tag, state" aria-label="find runs" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && change({ q: null })} />
       <span class="muted" role="status">${rows.length === runs.length ? plural(runs.length, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(runs.length, "run")}`}</span>
+      ${trials > 0 && trials < runs.length && html`<label class="line check"><input type="checkbox" checked=${isWhole} onChange=${() => change({ trials: isWhole ? "0" : null })} />with ${plural(trials, "trial")} of sweeps</label>`}
       <span class="grow"></span>
       ${baseline && html`<button class="quiet" onClick=${() => change({ baseline: null })} title="unpin"><${Icon} name="pin" /><span class="pinned">against ${baseline.name}</span> ×</button>`}
       <details class="menu"><summary>Columns</summary><div>${columns.filter((column) => column.key !== "choose").map((column) => html`<label key=${column.key}><input type="checkbox" checked=${names.includes(column.key)} onChange=${() => pick(column.key)} />${column.title}</label>`)}</div></details>
@@ -45,7 +48,7 @@ export function Runs({ query, isReadOnly }) {
     ${runs.length ? html`<${LongTable} label="runs" columns=${shown} rows=${rows} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} chosen=${chosen}
       keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id) }} />` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
     ${runs.length > 0 && !rows.length && html`<${Empty}>No run has all these words.<//>`}
-    <div class="stack"><${Sweeps} sweeps=${value.sweeps ?? []} /><${Damaged} damaged=${value.damaged ?? []} /></div>`;
+    <div class="stack below"><${Sweeps} sweeps=${value.sweeps ?? []} /><${Damaged} damaged=${value.damaged ?? []} /></div>`;
 }
 
 /** @param {{isReadOnly: boolean}} props */
@@ -67,18 +70,11 @@ function Damaged({ damaged }) {
 
 /** The runs now, and again when the server says that any changed. */
 function useRuns() {
-  const [state, setState] = useState({ value: /** @type {any} */ (null), error: /** @type {Error | null} */ (null) });
-  const [turn, setTurn] = useState(0);
-  const again = () => setTurn((/** @type {number} */ old) => old + 1);
-  useEffect(() => {
-    const asked = new AbortController();
-    const since = state.value ? `?since=${encodeURIComponent(state.value.version)}` : "";
-    get(`/api/runs${since}`, asked.signal).then(
-      (value) => setState((/** @type {any} */ old) => ({ value: value.runs ? value : old.value, error: null })),
-      (error) => error.name !== "AbortError" && setState((/** @type {any} */ old) => ({ ...old, error })),
-    );
-    return () => asked.abort();
-  }, [turn]);
+  const found = useReading("runs", async (signal, before) => {
+    const value = await get(`/api/runs${before ? `?since=${encodeURIComponent(before.version)}` : ""}`, signal);
+    return value.runs ? value : before;
+  });
+  const { value, again } = found;
   useEffect(() => listen([], [], { runs: again, again }), []);
   useEffect(() => {
     if (isExported) return undefined;
@@ -86,10 +82,10 @@ function useRuns() {
     return () => clearInterval(timer);
   }, []);
   useEffect(() => {
-    const running = state.value?.runs?.filter((/** @type {any} */ run) => run.status === "running").length;
-    if (state.value) say(`${plural(state.value.runs.length, "run")}, ${running} running`);
-  }, [state.value]);
-  return { ...state, again };
+    const running = value?.runs?.filter((/** @type {any} */ run) => run.status === "running").length;
+    if (value) say(`${plural(value.runs.length, "run")}, ${running} running`);
+  }, [value]);
+  return found;
 }
 
 /** @param {{baseline: any, chosen: string[], toggle: (id: string) => void, pin: (id: string) => void}} given @returns {import("./table.js").Column[]} */
@@ -112,7 +108,7 @@ function columnsOf({ baseline, chosen, toggle, pin }) {
     { key: "step", title: "Step", numeric: true, value: (run) => run.step, cell: (run) => html`<span class="step"><span>${number(run.step)}${run.steps ? html` <span class="muted">of ${number(run.steps)}</span>` : ""}</span>${run.steps && run.status === "running" ? html`<progress max=${run.steps} value=${run.step ?? 0} aria-label="progress of ${run.name}"></progress>` : ""}</span>` },
     { key: "speed", title: "Tokens/s", numeric: true, value: (run) => run.tokens_per_second, cell: (run) => (isNumber(run.tokens_per_second) ? number(Math.round(run.tokens_per_second)) : NOTHING) },
     { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: (run) => duration(run.wall_seconds) },
-    { key: "findings", title: "Findings", value: (run) => weigh(run.findings), cell: (run) => html`<${Findings} counts=${run.findings} />` },
+    { key: "findings", title: "Findings", value: (run) => weigh(run.findings), cell: (run) => (run.step === null || run.step === undefined ? NOTHING : html`<${Findings} counts=${run.findings} />`) },
     { key: "curve", title: "Curve", value: () => null, cell: (run) => html`<${Spark} values=${run.sparkline ?? []} label="curve of ${run.name}" />` },
     { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", ") },
     { key: "created", title: "Created", value: (run) => run.created, cell: (run) => moment(run.created) },
@@ -142,5 +138,3 @@ const weigh = (counts) => (counts ? (counts.error ?? 0) * 1e6 + (counts.warning 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 /** @param {any} run */
 const textOf = (run) => [run.name, run.model, run.data, run.objective, run.status, run.folder, ...(run.tags ?? [])].join(" ").toLowerCase();
-/** @param {string | undefined} text */
-export const listOf = (text) => (text ? text.split(",").filter(Boolean) : []);

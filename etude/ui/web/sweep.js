@@ -20,9 +20,9 @@ export function Sweep({ id, query }) {
   const trials = (value.trials ?? []).map((/** @type {any} */ each) => trialOf(each, front));
   const isLess = value.lower_is_better !== false;
   const metric = metricTitle(value.metric ?? "metric");
-  const states = Object.entries(countBy(trials, (trial) => trial.state)).map(([name, count]) => `${number(count)} ${name}`).join(", ");
+  const states = Object.entries(countBy(trials, (trial) => trial.state)).map(([name, count]) => `${number(count)} ${wordOf(name)}`).join(", ");
   return html`<h1>${value.name}</h1>
-    <p class="muted">${plural(trials.length, "trial")}: ${states}${value.eta_seconds ? `; ${value.left?.words || `about ${duration(Math.round(value.eta_seconds))} left`}` : ""}</p>
+    <p class="muted">${plural(trials.length, "trial")}: ${states}${value.eta_seconds >= 1 ? `; ${value.left?.words || `about ${duration(Math.round(value.eta_seconds))} left`}` : ""}</p>
     <div class="stack">
       <${Advice} value=${value} />
       <${Matrix} trials=${trials} metric=${metric} />
@@ -56,7 +56,7 @@ function Matrix({ trials, metric }) {
     <thead><tr><th scope="col">model</th>${tiers.map((tier) => html`<th key=${tier} scope="col">${tier}</th>`)}</tr></thead>
     <tbody>${models.map((model) => html`<tr key=${model}><th scope="row">${model}</th>${tiers.map((tier) => {
       const here = trials.filter((trial) => trial.tier === tier && trial.model === model);
-      const counts = Object.entries(countBy(here, (trial) => trial.state)).map(([name, count]) => `${count} ${name}`).join(", ");
+      const counts = Object.entries(countBy(here, (trial) => trial.state)).map(([name, count]) => `${count} ${wordOf(name)}`).join(", ");
       return html`<td key=${tier}>${here.length ? html`<div class="squares">${here.map((trial) => html`<${Square} key=${trial.name} trial=${trial} metric=${metric} />`)}</div><div class="small muted">${counts}</div>` : NOTHING}</td>`;
     })}</tr>`)}</tbody></table></div></section>`;
 }
@@ -96,12 +96,12 @@ function Trials({ trials, query, metric, isLess }) {
   const rows = trials.map((trial) => ({ ...trial, id: trial.name }));
   /** @type {import("./table.js").Column[]} */
   const columns = [
-    { key: "state", title: "State", value: (trial) => trial.state, cell: (trial) => html`<${State} name=${trial.state} />` },
+    { key: "state", title: "State", value: (trial) => trial.state, cell: (trial) => html`<${State} name=${trial.state} text=${wordOf(trial.state)} />` },
     { key: "name", title: "Trial", value: (trial) => trial.name, cell: (trial) => (trial.run ? html`<a href=${link(["run", trial.run])}>${trial.name}</a>` : trial.name) },
     { key: "model", title: "Model", value: (trial) => trial.model },
     { key: "value", title: metric, numeric: true, least: isLess, value: (trial) => trial.value, cell: (trial) => short(trial.value, 4) },
     { key: "cost", title: "Device time", numeric: true, least: true, value: (trial) => trial.cost, cell: (trial) => duration(trial.cost) },
-    ...knobsOf(trials).map((key) => ({ key, title: key.split(".").pop() ?? key, value: (/** @type {any} */ trial) => trial.values[key], cell: (/** @type {any} */ trial) => (key in trial.values ? setting(trial.values[key]) : NOTHING) })),
+    ...knobsOf(trials).map((key) => ({ key, title: key.split(".").pop() ?? key, numeric: trials.every((trial) => ["number", "undefined"].includes(typeof trial.values[key])), least: true, value: (/** @type {any} */ trial) => trial.values[key], cell: (/** @type {any} */ trial) => (key in trial.values ? setting(trial.values[key]) : NOTHING) })),
   ];
   const sort = query.sort ?? (isLess ? "value" : "-value");
   if (!rows.length) return html`<${Empty}>The sweep has no trials yet.<//>`;
@@ -117,6 +117,9 @@ function trialOf(each, front) {
     value: typeof value === "number" ? value : null, cost: typeof cost === "number" ? cost : null, isFront: front.has(name),
   };
 }
+
+/** A state as a person says it. @param {string} state */
+const wordOf = (state) => (state === "missing" ? "not started" : state);
 
 /** Keys that have more than one value. @param {Trial[]} trials */
 function knobsOf(trials) {

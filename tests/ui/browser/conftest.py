@@ -58,6 +58,18 @@ class Window:
         """Wait until two frames were drawn, after which a layout is what it stays."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
+    def picture(self, name: str) -> None:
+        """A picture of the whole page, whose charts exist only near the window; nothing where nobody asks."""
+        if PICTURES is None:
+            return
+        size = self.page.viewport_size
+        whole = self.page.evaluate("Math.min(document.documentElement.scrollHeight, 8000)")
+        self.page.set_viewport_size({**size, "height": max(whole, size["height"])})
+        self.until("!document.querySelector('main').innerText.includes('Reading …')")
+        self.rest()
+        self.page.screenshot(path=str(PICTURES / f"{name}-{self.name}.png"), full_page=True)
+        self.page.set_viewport_size(size)
+
     def is_too_wide(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
 

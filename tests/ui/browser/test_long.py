@@ -1,5 +1,6 @@
 """A run of a million steps in a browser: few points are asked for and drawn, and no spike is lost."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from urllib.parse import parse_qs, urlsplit
@@ -60,7 +61,7 @@ def test_a_zoom_into_a_million_steps_asks_for_its_range_in_as_many_points_as_are
         assert (
             window.page.evaluate(f"Math.max(...{_PLOT}.data.slice(1).flat())") == 50
         )  # the spike's own height
-        assert "50.00" not in window.text("[data-chart=Loss] .legend") and "mean of" in window.text(
+        assert "50.00" not in window.text("[data-chart=Loss] .legend") and "Means of" in window.text(
             "figcaption"
         )
 
@@ -81,6 +82,23 @@ def test_a_zoom_into_a_million_steps_asks_for_its_range_in_as_many_points_as_are
         window.until(f"{_X}.length === 103")  # each step, and one on either side
         assert window.page.evaluate(f"{_PLOT}.data[1][51]") == 50
         assert window.page.evaluate(f"{_X}[51]") == SPIKE
+
+
+def test_a_smoothed_curve_is_the_same_in_whole_and_in_any_part(long: tuple[Serving, Run], look: Look) -> None:
+    server, run = long
+    at, half_life = SPIKE + 5000, 5000
+    smooth = f"(() => {{ const [xs, ...series] = {_PLOT}.data, i = xs.findIndex((x) => x >= {at}); return series.at(-1)[i]; }})()"
+    found = []
+    with look(server) as window:
+        for part in ("", f"&from={at - 200_000}&to={at + 100_000}", f"&from={at - 1000}&to={at + 500}"):
+            window.page.goto("about:blank")
+            window.go(f"#/run/{run.info['id']}?smooth={half_life}{part}")
+            window.until(f"{_X}.at(-1) > {at} && Number.isFinite({smooth})")
+            found.append(window.page.evaluate(smooth) - 2)
+        assert "half-life of 5,000 steps" in window.text("figcaption")
+    # The spike of one step among means of as many steps as the half-life has.
+    expected = 48 * math.log(2) / half_life * 0.5 + 4 / at
+    assert found == [pytest.approx(expected, rel=0.1)] * 3
 
 
 def _note(asked: list[dict[str, list[str]]], url: str) -> None:

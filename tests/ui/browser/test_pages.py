@@ -77,8 +77,7 @@ def test_a_page_is_whole_within_its_window_and_accessible(
         window.rest()
         assert not window.is_too_wide(), f"{name} in {window.name}"
         assert serious_findings(window, axe) == []
-        if PICTURES is not None:
-            window.page.screenshot(path=str(PICTURES / f"{name}-{window.name}.png"), full_page=True)
+        window.picture(name)
         assert window.wrong == []
 
 
