@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import etude
 from etude.control.ranks import SOCKET
@@ -18,6 +18,7 @@ from etude.control.signals import SIGNALS
 from etude.errors import InputError
 from etude.processes import python_command
 from etude.records.lease import is_locked, read_lease
+from etude.sweep.common_starter import start_stage
 
 
 def look(folder: str, lease: dict[str, Any], version: str, current: str) -> str | int:
@@ -44,21 +45,27 @@ def look(folder: str, lease: dict[str, Any], version: str, current: str) -> str 
     return _gpu_bytes()
 
 
-def train(words: Sequence[str], log: str, current: str, threads: int) -> int:
+def train(node: str, words: Sequence[str], log: str, current: str, threads: int) -> int:
     """Run `etude WORDS` in a process of its own; its exit code, negative for the signal that ended it.
 
     Ray interrupts this function to end a stage early: it saves and stops. The process ends at once when this
     one does, however that happens.
     """
-    ours, theirs = socket.socketpair()
-    environment = {**_environment(), "OMP_NUM_THREADS": str(threads), SOCKET: str(theirs.fileno())}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until it can answer them
+    environment = {**_environment(), "OMP_NUM_THREADS": str(threads)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process can answer them
     try:
-        with ours, theirs, Path(log).open("ab") as file:
-            process = subprocess.Popen(
-                python_command("etude", *words), cwd=current, stdin=subprocess.DEVNULL, stdout=file,
-                stderr=file, env=environment, pass_fds=[theirs.fileno()], process_group=0,
-            )  # fmt: skip
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            process: _Process | None = start_stage(
+                node, words, log=log, current=current, environment=environment, beats=theirs
+            )
+            if process is None:
+                environment[SOCKET] = str(theirs.fileno())
+                with Path(log).open("ab") as file:
+                    process = subprocess.Popen(
+                        python_command("etude", *words), cwd=current, stdin=subprocess.DEVNULL, stdout=file,
+                        stderr=file, env=environment, pass_fds=[theirs.fileno()], process_group=0,
+                    )  # fmt: skip
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             return _wait(process, ours)
@@ -66,7 +73,13 @@ def train(words: Sequence[str], log: str, current: str, threads: int) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _wait(process: "subprocess.Popen[bytes]", ours: socket.socket) -> int:
+class _Process(Protocol):
+    def send_signal(self, number: int) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+def _wait(process: _Process, ours: socket.socket) -> int:
     """Hear the beats of a process until it has ended, and pass interruptions on to it."""
     while True:
         try:

@@ -104,7 +104,7 @@ class RayProcesses:
         gpus = resources.get("GPU", 0.0) / len(devices) if " gpu " in device.name else 0.0
         task = self._train.options(
             num_cpus=share, num_gpus=gpus, name=name, scheduling_strategy=self._on(identity)
-        ).remote(list(words), str(log.resolve()), self._current, max(int(share), 1))
+        ).remote(identity, list(words), str(log.resolve()), self._current, max(int(share), 1))
         self._running[task] = name
 
     def signal(self, number: int) -> None:

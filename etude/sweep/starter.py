@@ -95,8 +95,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    for name in ("etude.cli.main", "etude.cli.sweep", "etude.sweep.stage", *_LATE_MODULES):
-        importlib.import_module(name)
+    load_modules()
     running: dict[int, str] = {}
     read = b""
     while True:
@@ -109,7 +108,7 @@ def main() -> None:
                     for process in running:
                         os.kill(process, request["signal"])
                     continue
-                process = _fork(request, [requests, answers, null])
+                process = fork_stage(request, [requests, answers, null])
                 running[process] = request["name"]
                 _answer(answers, {"name": request["name"]})
         while running:
@@ -123,8 +122,18 @@ def _answer(answers: int, values: dict[str, Any]) -> None:
     os.write(answers, (json.dumps(values) + "\n").encode())
 
 
-def _fork(request: dict[str, Any], own: list[int]) -> int:
-    """The id of a new process that runs the command of a request."""
+def load_modules() -> None:
+    """Load every module that a stage needs."""
+    for name in ("etude.cli.main", "etude.cli.sweep", "etude.sweep.stage", *_LATE_MODULES):
+        importlib.import_module(name)
+
+
+def fork_stage(request: dict[str, Any], own: list[int]) -> int:
+    """The id of a new process that runs the `words` of a request, without these own descriptors.
+
+    What it says is added to its `log`; it runs in the folder `current`, if one is given, and has the
+    variables of `environment` beside those of this process.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a thread of an allocator, which outlives a fork
         process = os.fork()
@@ -147,6 +156,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    os.chdir(request.get("current", "."))
     os.environ.update(request["environment"])
     sys.argv = ["etude", *request["words"]]
     runpy.run_module("etude", run_name="__main__")

@@ -64,8 +64,13 @@ def weights(run: Run) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in last.glob("*.safetensors")}
 
 
+def workers_that_train() -> list[psutil.Process]:
+    titles = {process: " ".join(process.cmdline()) for process in psutil.process_iter()}
+    return [process for process, title in titles.items() if title.startswith("ray::net-")]
+
+
 class Chaos:
-    """Kills what lines of the controller call for: a worker of Ray first, then the second node."""
+    """Kills what lines of the controller call for: a worker of Ray, the starter of a node, the second node."""
 
     def __init__(self, runs: Path, cluster: Cluster, node: Any) -> None:
         self.runs, self.cluster, self.node = runs, cluster, node
@@ -76,6 +81,10 @@ class Chaos:
         self.told.append(line)
         if line.startswith("starts") and "worker" not in self.killed:
             self.killed.append("worker")
+            wait_for(lambda: begun(self.runs))
+            workers_that_train()[0].kill()
+        elif line.startswith("lost") and "starter" not in self.killed:
+            self.killed.append("starter")
             run = wait_for(lambda: begun(self.runs))[0]
             psutil.Process(run.lease["pid"]).parent().kill()  # type: ignore[union-attr]
         elif line.startswith("finished") and "node" not in self.killed:
@@ -101,7 +110,7 @@ def test_trials_survive_the_controller_a_worker_and_a_node_and_equal_trials_alon
     chaos, sweep = Chaos(place / "runs", cluster, node), load_sweep(path)
     ended = run_sweep(sweep, SweepFolder(place), path, chaos.tell)
     assert (ended.finished, ended.trials, ended.given_up) == (4, 4, {})
-    assert chaos.killed == ["worker", "node"] and not ray.is_initialized()
+    assert sorted(chaos.killed) == ["node", "starter", "worker"] and not ray.is_initialized()
     lost = [line.split(":")[0] for line in chaos.told if line.startswith("lost      ")]
     assert len(lost) >= 2 and any(" " in line.removeprefix("lost      ") for line in lost)
     for trial, state in zip(sweep.trials, SweepFolder(place).read(sweep.trials).values(), strict=True):
