@@ -153,7 +153,8 @@ class _Effort:
     @staticmethod
     def _is_in_sum() -> bool:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        return frame is not None and str(frame.f_globals.get("__name__")).startswith("torch.distributed")
+        module = str(frame.f_globals.get("__name__")) if frame else ""
+        return module.startswith(("torch.distributed", "etude.engine.world"))
 
 
 def _number(name: str, least: int = 0) -> int | None:

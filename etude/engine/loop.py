@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Protocol
 
 import torch
@@ -14,13 +13,13 @@ from etude.data.loader import StepBatches
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.optim import Optimizer
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory, release
+from etude.engine.parallel import Replicas
 from etude.engine.precision import Precision
-from etude.engine.world import World, give_back
+from etude.engine.world import World
 from etude.errors import FaultError
 from etude.models.layers import set_recompute
 from etude.recipe.course import Course, StepSettings
 from etude.recipe.schema import Recipe
-from etude.text import rough_size
 
 _PASS, _UPDATE = 1, 4096  # what a rank has no memory for, so that sums over 1,024 ranks tell them apart
 _STATISTICS = 2**20  # numbers of a buffer that a pass may change; larger ones are tables
@@ -70,7 +69,7 @@ class TrainState:
 
 
 # Adds up the gradients and totals of the micro-batches of a rank, as `add_gradients` does.
-Gradients = Callable[[TrainState, StepBatches, Objective, torch.Tensor, int], int]
+Gradients = Callable[[TrainState, StepBatches, Objective, torch.Tensor, Replicas], int]
 
 
 @dataclass(frozen=True)
@@ -124,40 +123,48 @@ def train(
     course and trains on other batches, since these would not fit again. Raises: FaultError if it does not.
     """
     started = time.perf_counter()
-    for step in batches:
-        waited = time.perf_counter() - started
-        state.model.train()
-        settings = state.course.at(state.step)
-        if settings.recompute != state.recomputes:
-            set_recompute(state.model, settings.recompute)
-            state.recomputes = settings.recompute
-        totals = torch.zeros(4, device=world.device)  # losses, targets, tokens, what ranks had no memory for
-        lacks = (gradients or add_gradients)(state, step, objective, totals, world.rank)
-        grads, shortage = _sum_over_ranks(state, totals, world, lacks)
-        number, measured = state.step + 1, torch.zeros(6, device=world.device)
-        if shortage is None:
-            measured = _update_whole(state, grads, totals, settings)
-            state.step += 1
-        del grads  # else they would live through the next step beside its own
-        now = time.perf_counter()
-        yield Step(
-            number, step.epoch, settings.learning_rate, step.samples, seconds=now - started,
-            wait_seconds=waited, measured=measured, shortage=shortage,
-        )  # fmt: skip
-        if shortage is not None:
-            raise FaultError(f"step {number} did not fit into memory, and nothing was changed to make it fit")
-        started = time.perf_counter()
+    with Replicas(state.optimizer.parameters, world) as layout:
+        for step in batches:
+            waited = time.perf_counter() - started
+            state.model.train()
+            settings = state.course.at(state.step)
+            if settings.recompute != state.recomputes:
+                set_recompute(state.model, settings.recompute)
+                state.recomputes = settings.recompute
+            totals = torch.zeros(
+                4, device=world.device
+            )  # losses, targets, tokens, what ranks had no room for
+            lacks = (gradients or add_gradients)(state, step, objective, totals, layout)
+            grads, shortage = _sum_over_ranks(state, totals, layout, lacks)
+            number, measured = state.step + 1, torch.zeros(6, device=world.device)
+            if shortage is None:
+                measured = _update_whole(state, grads, totals, settings)
+                state.step += 1
+            del grads  # else they would live through the next step beside its own
+            now = time.perf_counter()
+            yield Step(
+                number, step.epoch, settings.learning_rate, step.samples, seconds=now - started,
+                wait_seconds=waited, measured=measured, shortage=shortage,
+            )  # fmt: skip
+            if shortage is not None:
+                raise FaultError(
+                    f"step {number} did not fit into memory, and nothing was changed to make it fit"
+                )
+            started = time.perf_counter()
 
 
 def add_gradients(
-    state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, rank: int
+    state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, layout: Replicas
 ) -> int:
     """Add up the gradients and totals of a rank's micro-batches; returns what it had no memory for, or 0."""
+    seed, rank = state.course.recipe.seed, layout.world.rank
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
         kept += [(each, each.clone()) for each in state.model.buffers() if each.numel() <= _STATISTICS]
         for index, batch in enumerate(step.micro_batches):
-            torch.manual_seed(seed_of(state.course.recipe.seed, state.step, index, rank))
+            torch.manual_seed(seed_of(seed, state.step, index, rank))
+            if index == len(step.micro_batches) - 1:
+                layout.begin_last()
             _add_pass(state, batch, objective, totals)
         return 0
     except Exception as error:
@@ -177,38 +184,31 @@ def _add_pass(state: TrainState, batch: NumpyBatch, objective: Objective, totals
 
 
 def _sum_over_ranks(
-    state: TrainState, totals: torch.Tensor, world: World, lacks: int
+    state: TrainState, totals: torch.Tensor, layout: Replicas, lacks: int
 ) -> tuple[list[torch.Tensor], str | None]:
-    """Add up gradients and totals over all ranks in one exchange, once the optimizer has its state.
+    """Add up gradients and totals over all ranks, once the optimizer has its state.
 
     Returns the gradients; or none and what a rank had no memory for, and then all ranks drop the step.
     """
-    parameters, optimizer = state.optimizer.parameters, state.optimizer
-    grads: list[torch.Tensor] = []
+    parameters, optimizer, world = state.optimizer.parameters, state.optimizer, layout.world
     begun: list[torch.Tensor] = []
-    flat = totals
     try:
         if not lacks:
             for parameter in parameters:
                 if parameter.grad is None:  # of a rank without samples, or not touched by the loss
                     parameter.grad = torch.zeros_like(parameter)
-            grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
             begun = optimizer.begin()
-            if world.size > 1:
-                flat = torch.cat([tensor.reshape(-1) for tensor in (*grads, totals)])
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        grads, lacks = [], _UPDATE
+        lacks = _UPDATE
         _drop(state, totals, lacks, error)
     if world.size > 1:
-        flat = _join_without(parameters, totals, world.rank) if lacks else flat
-        world.exchange(flat)
-        lacks = int(flat[-1])  # only several ranks wait for their devices here
-        if not lacks:
-            give_back(flat, [*grads, totals])
+        layout.finish()
+        world.sum([totals])
+        lacks = int(totals[3])  # only several ranks wait for their devices here
     if not lacks:
-        return grads, None
+        return [parameter.grad for parameter in parameters if parameter.grad is not None], None
     optimizer.forget(begun)
     optimizer.zero_grad()
     return [], "the update" if lacks >= _UPDATE else "a micro-batch"
@@ -220,23 +220,6 @@ def _drop(state: TrainState, totals: torch.Tensor, lacks: int, error: Exception)
     release(error)
     totals.zero_()
     totals[3] = lacks
-
-
-def _join_without(parameters: list[torch.Tensor], totals: torch.Tensor, rank: int) -> torch.Tensor:
-    """The part of a rank without gradients in an exchange of them. Raises: FaultError if it has no memory."""
-    count = sum(parameter.numel() for parameter in parameters) + len(totals)
-    dtypes = [totals.dtype, *{parameter.dtype for parameter in parameters}]
-    try:
-        flat = torch.zeros(count, dtype=reduce(torch.promote_types, dtypes), device=totals.device)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        size = rough_size(4 * count)
-        raise FaultError(
-            f"rank {rank} has no memory for the {size} of gradients that ranks add up; it takes {SMALLER}"
-        ) from None
-    flat[-len(totals) :] = totals
-    return flat
 
 
 def _update_whole(

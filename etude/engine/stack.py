@@ -19,6 +19,7 @@ from etude.data.loader import StepBatches
 from etude.engine.batch import to_device
 from etude.engine.loop import Objective, TrainState, add_gradients, seed_of
 from etude.engine.out_of_memory import is_out_of_memory, release
+from etude.engine.parallel import Replicas
 from etude.models.layers import set_recompute
 from etude.models.stacked import OnePass, draws, share_frozen, stack, why_not_stacked
 
@@ -54,7 +55,12 @@ class Stack:
     _whole: tuple[list[weakref.ref[TrainState]], torch.nn.Module] | None = None
 
     def add_gradients(
-        self, state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, rank: int
+        self,
+        state: TrainState,
+        step: StepBatches,
+        objective: Objective,
+        totals: torch.Tensor,
+        layout: Replicas,
     ) -> int:
         """As the loop's own: add up gradients and totals; returns what there was no memory for, or 0.
 
@@ -63,16 +69,16 @@ class Stack:
         member = next((each for each in self._members if each.state() is state), None)
         if member is None:
             self._join(state, objective)
-            return self._make_alone(state, step, objective, totals, rank)
+            return self._make_alone(state, step, objective, totals, layout)
         if member.made is None:
-            self._make(member, state, step, rank)
+            self._make(member, state, step, layout.world.rank)
         made, member.made = member.made, None
         if made is None:
-            return self._make_alone(state, step, objective, totals, rank)
+            return self._make_alone(state, step, objective, totals, layout)
         if made.step != state.step or not _are_same(made.batches, step.micro_batches):
             self._members.remove(member)
             self._left.append(member.state)
-            return self._make_alone(state, step, objective, totals, rank)
+            return self._make_alone(state, step, objective, totals, layout)
         for parameter, grad in zip(state.optimizer.parameters, made.grads):
             parameter.grad = grad
         totals += made.totals
@@ -88,10 +94,15 @@ class Stack:
             self._left.append(weakref.ref(state))
 
     def _make_alone(
-        self, state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, rank: int
+        self,
+        state: TrainState,
+        step: StepBatches,
+        objective: Objective,
+        totals: torch.Tensor,
+        layout: Replicas,
     ) -> int:
         self.alone += 1
-        return add_gradients(state, step, objective, totals, rank)
+        return add_gradients(state, step, objective, totals, layout)
 
     def _make(self, asking: _Member, state: TrainState, step: StepBatches, rank: int) -> None:
         """Make the gradients of a step for the training that asks and those that stand where it does."""

@@ -49,13 +49,24 @@ class World:
         The ranks must come within minutes of each other. Raises: LostRankError.
         """
         if self.size > 1:
-            self.exchange(flat := torch.cat([tensor.reshape(-1) for tensor in tensors]))
-            give_back(flat, tensors)
+            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+            self.begin_exchange(flat)()
+            for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
+                tensor.copy_(part.view_as(tensor))
 
-    def exchange(self, flat: torch.Tensor) -> None:
-        """Add up one tensor over all ranks, in place. Raises: LostRankError."""
+    def begin_exchange(self, flat: torch.Tensor) -> Callable[[], None]:
+        """Begin to add up one tensor over all ranks, in place; returns the wait for its end.
+
+        Raises: LostRankError, as the wait does.
+        """
+
+        def wait() -> None:
+            with _with_others():
+                work.wait()
+
         with _with_others():
-            dist.all_reduce(flat)
+            work = dist.all_reduce(flat, async_op=True)
+        return wait
 
     def total(self, tensors: Sequence[torch.Tensor]) -> None:
         """Add up tensors of the CPU over all ranks, in place; each rank comes when it has done its part.
@@ -168,12 +179,6 @@ class World:
                 raise Abandoned
             time.sleep(seconds)
             seconds = min(2 * seconds, _LOOK_SECONDS)
-
-
-def give_back(flat: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
-    """Copy the parts of one long tensor to the tensors that it was put together from."""
-    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
-        tensor.copy_(part.view_as(tensor))
 
 
 def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:

@@ -7,7 +7,7 @@ formula of an architecture has to follow its code. Source of the problem: LLMem 
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -267,8 +267,8 @@ def category(block: Block) -> str:
 class _Rank(World):
     """One of several ranks that are not there."""
 
-    def exchange(self, flat: Tensor) -> None:
-        pass
+    def begin_exchange(self, flat: Tensor) -> Callable[[], None]:
+        return lambda: None
 
 
 def _empty(subject: Subject) -> nn.Module:
