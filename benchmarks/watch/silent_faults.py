@@ -23,6 +23,7 @@ from etude.data.loader import Loader
 from etude.engine import loop
 from etude.engine.checkpoint import take_snapshot
 from etude.engine.loop import Objective, TrainState
+from etude.engine.parallel import Replicas
 from etude.engine.precision import Precision
 from etude.engine.world import World
 from etude.plan.length import choose_length
@@ -104,13 +105,20 @@ def at_sum(change: Callable[[World, list[torch.Tensor], int, Callable[[Any], Non
 
     @contextlib.contextmanager
     def patched() -> Iterator[None]:
-        real = loop._sum_over_ranks
+        real, begin = loop._sum_over_ranks, Replicas.begin_last
+        is_late = [ONSET == 0]
+
+        def begin_last(layout: Replicas) -> None:
+            if not is_late[0]:
+                begin(layout)
 
         def total(
-            state: TrainState, totals: torch.Tensor, world: World, lacks: int
+            state: TrainState, totals: torch.Tensor, layout: Replicas, lacks: int
         ) -> tuple[list[torch.Tensor], str | None]:
+            is_late[0] = state.step + 1 >= ONSET  # of the next step, whose buckets are then left alone
             if state.step < ONSET:
-                return real(state, totals, world, lacks)
+                return real(state, totals, layout, lacks)
+            world = layout.world
             for parameter in state.optimizer.parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -118,7 +126,7 @@ def at_sum(change: Callable[[World, list[torch.Tensor], int, Callable[[Any], Non
             change(world, [*grads, totals], state.step, world.sum)
             return grads, None
 
-        with replaced(loop, "_sum_over_ranks", total):
+        with replaced(loop, "_sum_over_ranks", total), replaced(Replicas, "begin_last", begin_last):
             yield
 
     return patched
