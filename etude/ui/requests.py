@@ -10,13 +10,10 @@ from etude.records.events import ACCEPT, Control
 from etude.records.journal import read_after
 from etude.records.store import Run
 from etude.text import one_line, shorten
+from etude.ui.answering import StateError
 
 _VALUES = {"key", "value", "reason", "step", "text", "release"}
 _MOST_KNOWN = 1000  # requests whose answers can be asked for; the oldest is forgotten
-
-
-class StateError(InputError):
-    """A request that does not fit the state of its run."""
 
 
 class Requests:

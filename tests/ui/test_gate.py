@@ -11,12 +11,16 @@ from starlette.routing import Route
 from etude.ui import gate
 from etude.ui.app import make_app
 from etude.ui.library import Library
+from etude.ui.routes import Routes
 from tests.report.runs import finished_run
 from tests.ui.serving import JSON, Serving, serving
 
 ROUTES = [
     (method, route.path)
-    for route in make_app(Library([]), "1").routes
+    for route in [
+        *make_app(Library([]), "1").routes,
+        *Routes(Library([]), "1", read_only=False, told=print).router.routes,
+    ]
     if isinstance(route, Route)
     for method in sorted((route.methods or set()) - {"HEAD"})
 ]
