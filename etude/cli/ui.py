@@ -30,6 +30,12 @@ def ui(
     host: Annotated[
         str | None, typer.Option("--host", help="another address to listen on than this machine alone")
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", help="the page's address at a proxy that leads here, as of Jupyter or code-server"
+        ),
+    ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="only show: nothing can be asked of a run, or started")
     ] = False,
@@ -48,7 +54,7 @@ def ui(
     for folder in folders or ():
         if not folder.is_dir():
             raise InputError(f"{folder} is not there; give a folder of runs")
-    address = open_address(host, port)
+    address = open_address(host, port, url)
     if host not in (None, "127.0.0.1", "::1", "localhost"):
         say(f"note: {host} may be reached by others, and what passes is not encrypted; ssh -L does without")
 

@@ -11,7 +11,10 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
+
+from etude.errors import InputError
+from etude.text import shorten
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -34,11 +37,17 @@ _HEADERS = {
     b"cross-origin-resource-policy": b"same-origin",
     b"cache-control": b"no-store",
 }
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::([0-9]{1,5}))?")
+_NAME = r"\[[0-9a-f:.]+\]|[a-z0-9.-]+"
+_HOST = re.compile(rf"({_NAME})(?::([0-9]{{1,5}}))?")
+_URL = re.compile(
+    rf"(?P<scheme>https?)://(?P<name>{_NAME})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>(?:/[a-z0-9._~@%+-]+)*)/?",
+    re.I,
+)
+_PORTS = {"http": "80", "https": "443"}
 # A page that a server of our own name sent us on from elsewhere: a cookie that was just set is not sent along
 # by a redirect then, but by the next step of our own page.
 _ONWARD = (
-    b'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><a href="/">on</a>'
+    b'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=./"><a href="./">on</a>'
 )
 
 
@@ -51,18 +60,51 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
+class Proxy:
+    """The place of the page at a proxy that leads to this server.
+
+    origin  scheme and host, as browsers name it
+    hosts   forms of its host in a request: the port of the scheme may be left out
+    path    that some proxies leave before ours and others take away; empty or as `/user/me/proxy/8171`
+    """
+
+    origin: str
+    hosts: frozenset[str]
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> "Proxy":
+        """The parts of an address. Raises: InputError."""
+        found = _URL.fullmatch(url)
+        if not found:
+            raise InputError(
+                f"--url is {shorten(url, 100)!r}; give the page's address at the proxy, as "
+                "https://hub.example/user/me/proxy/8171/"
+            )
+        scheme, name, path = found["scheme"].lower(), found["name"].lower(), found["path"]
+        if path.split("/")[1:2] in (["api"], ["static"]):
+            raise InputError(f"--url has the path {shorten(path, 100)!r}, which the page has itself")
+        usual = _PORTS[scheme]
+        port = found["port"] or usual
+        hosts = {f"{name}:{port}", *([name] if port == usual else [])}
+        return cls(f"{scheme}://{min(hosts)}", frozenset(hosts), path)
+
+
+@dataclass(frozen=True)
 class Gate:
     """An ASGI application that lets through what the holder of the link asks, and answers the rest itself.
 
     token      256 bits in hexadecimal, which the first link and the cookie carry
     hosts      names by which this server may be called, in lower case, without a port
     read_only  whether no POST passes
+    proxy      by which a browser may come, too
     """
 
     app: App
     token: str
     hosts: frozenset[str] = LOOPBACK
     read_only: bool = False
+    proxy: Proxy | None = None
     cookie: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,6 +118,7 @@ class Gate:
         if scope["type"] != "http":
             raise RuntimeError("only HTTP is served")
         send = _with_headers(send)
+        scope = self._within_proxy(scope)
         try:
             headers = _Headers(scope)
             is_link = self._check_place(scope, headers)
@@ -93,6 +136,13 @@ class Gate:
             return
         await self.app(scope, receive, send)
 
+    def _within_proxy(self, scope: Scope) -> Scope:
+        """The request with its path as it is without a proxy that leaves its own before it."""
+        before = f"{unquote(self.proxy.path)}/" if self.proxy and self.proxy.path else ""
+        if not before or not scope["path"].startswith(before):
+            return scope
+        return {**scope, "path": scope["path"][len(before) - 1 :]}
+
     def _check_place(self, scope: Scope, headers: "_Headers") -> bool:
         """Check the names of this server and of the page that asks; returns whether it is the first link.
 
@@ -100,16 +150,24 @@ class Gate:
         """
         hosts = headers.all(b"host")
         found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
-        if not found or found[1] not in self.hosts or int(found[2] or 80) > 65535:
+        is_known = found and found[1] in self.hosts and int(found[2] or 80) <= 65535
+        if not is_known and not self._is_at_proxy(headers):
             raise Refusal(403, "this server is not called by that name; open the link that etude ui printed")
         origins = headers.all(b"origin")
-        if origins and origins != [f"{scope['scheme']}://{hosts[0].lower()}"]:
+        ours = {f"{scope['scheme']}://{hosts[0].lower()}"} if is_known else set()
+        ours |= {self.proxy.origin} if self.proxy else set()
+        if origins and (len(origins) > 1 or origins[0] not in ours):
             raise Refusal(403, "another page may not ask this server")
         is_link = scope["method"] == "GET" and scope["path"] == "/" and b"token=" in scope["query_string"]
         sites = headers.all(b"sec-fetch-site")
         if any(site not in ("same-origin", "none") for site in sites) and not (is_link and not origins):
             raise Refusal(403, "another page may not ask this server")
         return is_link
+
+    def _is_at_proxy(self, headers: "_Headers") -> bool:
+        """True for a request that names the host of the proxy, as most proxies pass it on."""
+        hosts = [host.lower() for host in headers.all(b"host")]
+        return self.proxy is not None and len(hosts) == 1 and hosts[0] in self.proxy.hosts
 
     def _check_token(self, scope: Scope, headers: "_Headers", is_link: bool) -> None:
         """Check the token of the first link, or of the cookie. Raises: Refusal."""
@@ -136,9 +194,12 @@ class Gate:
 
     async def _welcome(self, headers: "_Headers", send: Send) -> None:
         """Turn the token of the link into a cookie, and lead to an address without it."""
-        cookie = f"{self.cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict".encode()
+        # Without a path the cookie is of the folder of the link, so no other server at a proxy gets it.
+        is_secure = self.proxy and self.proxy.origin.startswith("https:") and self._is_at_proxy(headers)
+        more = "; Secure" if is_secure else ""
+        cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict{more}".encode()
         if headers.all(b"sec-fetch-site") in ([], ["none"], ["same-origin"]):
-            await _send(send, 303, b"", [(b"location", b"/"), (b"set-cookie", cookie)])
+            await _send(send, 303, b"", [(b"location", b"./"), (b"set-cookie", cookie)])
         else:
             await _send(send, 200, _ONWARD, [(b"content-type", b"text/html"), (b"set-cookie", cookie)])
 

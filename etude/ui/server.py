@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from etude import durable
 from etude.errors import InputError, StorageError
 from etude.ui.app import make_app
-from etude.ui.gate import LOOPBACK, Gate
+from etude.ui.gate import LOOPBACK, Gate, Proxy
 from etude.ui.library import Library
 
 if TYPE_CHECKING:
@@ -33,26 +33,30 @@ class Address:
     """The open sockets of a server, and the link that lets a browser in.
 
     names  by which a browser may call this server
+    proxy  by which a browser may come, too
     """
 
     sockets: list[socket.socket]
     link: str
     token: str
     names: frozenset[str]
+    proxy: Proxy | None = None
 
 
-def open_address(host: str | None = None, port: int | None = None) -> Address:
+def open_address(host: str | None = None, port: int | None = None, url: str | None = None) -> Address:
     """Listen on a port of the loopback addresses, or of one host, and make the token of this start.
 
-    Without a port it is the usual one, or the next that is free.
+    Without a port it is the usual one, or the next that is free. url: of the page at a proxy.
 
-    Raises: InputError if the given port is taken, or the host is no address of this machine.
+    Raises: InputError if the given port is taken, the host is no address of this machine, or the URL is none.
     """
+    proxy = None if url is None else Proxy.parse(url)
     hosts = ["127.0.0.1", "::1"] if host is None else [host]
     sockets = _listen(hosts, port)
     token, at = secrets.token_hex(32), sockets[0].getsockname()[1]
     name = "127.0.0.1" if host is None or host in _WILDCARDS else _in_brackets(host)
-    return Address(sockets, f"http://{name}:{at}/?token={token}", token, _names(host))
+    place = f"{proxy.origin}{proxy.path}" if proxy else f"http://{name}:{at}"
+    return Address(sockets, f"{place}/?token={token}", token, _names(host), proxy)
 
 
 def make_server(
@@ -74,7 +78,7 @@ def make_server(
     from etude.ui.connections import Connection
 
     app = make_app(library, version, read_only=read_only, told=told)
-    gate = Gate(app, address.token, address.names, read_only)
+    gate = Gate(app, address.token, address.names, read_only, address.proxy)
     config = uvicorn.Config(
         gate, http=Connection, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=False, proxy_headers=False, timeout_graceful_shutdown=0,

@@ -58,9 +58,11 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(*folders: Path, read_only: bool = False, port: int = 0) -> Iterator[Serving]:
-    """Serve folders while the block runs."""
-    address, ready, faults = open_address(port=port), threading.Event(), list[str]()
+def serving(
+    *folders: Path, read_only: bool = False, port: int = 0, url: str | None = None
+) -> Iterator[Serving]:
+    """Serve folders while the block runs. url: of the page at a proxy."""
+    address, ready, faults = open_address(port=port, url=url), threading.Event(), list[str]()
     server = make_server(
         Library(folders), address, "1.2.3", read_only=read_only, started=ready.set, told=faults.append
     )
