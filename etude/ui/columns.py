@@ -106,6 +106,16 @@ class Columns:
                 if name != "weight"
             ]
 
+    def mean_loss(self, step: float = math.inf) -> float | None:
+        """Mean loss over the targets of the last steps up to one, as the figures of a run take it."""
+        self.steps.flush()
+        count = self.steps.find(0, step, right=True)
+        first = max(count - mean_steps(self._window, self.steps.count), 0)
+        near = self.steps.rows(first, count)[:, [_LOSS, _WEIGHT]]
+        kept = near[near[:, 1] > 0]
+        with np.errstate(invalid="ignore", over="ignore"):  # of losses that are not finite there is no mean
+            return float(np.average(kept[:, 0], weights=kept[:, 1])) if len(kept) else None
+
     def _begin_anew(self) -> None:
         """Forget all rows; files are overwritten as rows come."""
         self.size = self.lines = self.damaged = self._saved = 0
@@ -299,12 +309,8 @@ class Columns:
         """Validation loss less the mean training loss of the steps before it, as the figure of a run."""
         if not self.steps.count or not self._has_gap():
             return None
-        self.steps.flush()
-        count = self.steps.find(0, event.step, right=True)
-        near = self.steps.rows(max(count - mean_steps(self._window, count), 0), count)[:, [_LOSS, _WEIGHT]]
-        kept = near[near[:, 1] > 0]
-        with np.errstate(invalid="ignore", over="ignore"):  # of losses that are not finite there is no mean
-            return event.loss - float(np.average(kept[:, 0], weights=kept[:, 1])) if len(kept) else None
+        mean = self.mean_loss(event.step)
+        return None if mean is None else event.loss - mean
 
     def _load(self) -> None:
         """Take the columns of the cache, if they are of this journal and this version.

@@ -16,7 +16,7 @@ from typing import Any
 import anyio.to_thread
 from starlette.responses import StreamingResponse
 
-from etude.errors import EtudeError, InputError
+from etude.errors import EtudeError, InputError, MissingError
 from etude.records import flat
 from etude.records.events import (
     Attempt,
@@ -35,6 +35,7 @@ from etude.records.store import Run
 from etude.text import one_line, shorten
 from etude.ui.columns import AXES, END, Columns, open_columns
 from etude.ui.library import Library
+from etude.ui.live import live_figures
 from etude.ui.tables import is_missing
 
 LOOK_SECONDS = 0.5
@@ -45,6 +46,7 @@ _MOST_RUNS = 50
 _MOST_BYTES = 4 << 20  # of a journal that a listener has missed; beyond it is told to ask again
 _MOST_ROWS = 5000
 _GOING_ON = ("running", "paused")
+_REMOVED = "removed"  # the state of a run whose folder is gone
 _MOST_FRAMES = 200  # made for one listener and kept for the others
 _KINDS: dict[str, type[Event]] = {
     "findings": Finding, "controls": Control, "samples": Generation, "checkpoints": CheckpointSaved,
@@ -54,7 +56,7 @@ _KINDS: dict[str, type[Event]] = {
 
 @dataclass
 class _Seen:
-    """The files of a run as the last look found them."""
+    """The files of a run as the last look found them; `figures` are those that change with every step."""
 
     stamp: tuple[int, int, int] = (-1, 0, 0)  # size and time of the journal, time of the lease
     size: int = 0  # bytes of the journal whose points are in its columns
@@ -62,6 +64,7 @@ class _Seen:
     state: str = ""
     heartbeat: float = 0.0
     step: int = 0
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -147,7 +150,12 @@ class Watch:
                 left = max(deadline - time.monotonic(), LOOK_SECONDS / 10)
                 is_new = _look_at(run, seen, is_slow or identity not in self.seen, left) or is_new
                 self.seen[identity] = seen
-            except (EtudeError, OSError):  # gone, or damaged: the list of runs says so
+            except MissingError:  # it is not looked for again before it comes back
+                known = self.seen.get(identity)
+                if known and known.state != _REMOVED:
+                    self.seen[identity] = _Seen(size=known.size, state=_REMOVED, step=known.step)
+                    is_new = True
+            except (EtudeError, OSError):  # damaged: the list of runs says so
                 continue
             except Exception as error:  # a fault of etude costs the others nothing
                 self.told(error)
@@ -206,6 +214,7 @@ def _look_at(run: Run, seen: _Seen, is_slow: bool, seconds: float) -> bool:
     """Take in what is new of a run, for about so long; True if anything is."""
     before = (seen.size, seen.state, seen.heartbeat, seen.step)
     journal, lease = run.path / "journal.jsonl", run.path / "lease.json"
+    beat = lease.lstat().st_mtime_ns  # first: of a run that was removed nothing is read
     found = journal.lstat() if journal.exists() else None
     stamp = (found.st_size, found.st_mtime_ns) if found else (0, 0)
     if stamp != seen.stamp[:2] or seen.part < 1:
@@ -215,7 +224,7 @@ def _look_at(run: Run, seen: _Seen, is_slow: bool, seconds: float) -> bool:
         with columns.turn:
             count = columns.steps.count
             seen.step = int(columns.steps.rows(count - 1, count)[0, 0]) if count else 0
-    beat = lease.lstat().st_mtime_ns
+            seen.figures = live_figures(columns)
     if beat != seen.stamp[2] or is_slow:
         seen.heartbeat = float(run.lease.get("heartbeat", 0.0))
         seen.state = run.state
@@ -225,7 +234,10 @@ def _look_at(run: Run, seen: _Seen, is_slow: bool, seconds: float) -> bool:
 
 def _state(identity: str, seen: _Seen) -> dict[str, Any]:
     age = max(time.time() - seen.heartbeat, 0.0) if seen.heartbeat else None
-    return {"run": identity, "state": seen.state, "heartbeat_age": age, "step": seen.step, "size": seen.size}
+    return {
+        "run": identity, "state": seen.state, "heartbeat_age": age, "step": seen.step, "size": seen.size,
+        "figures": seen.figures,
+    }  # fmt: skip
 
 
 def _points(columns: Columns, place: int) -> dict[str, Any] | None:

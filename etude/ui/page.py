@@ -35,6 +35,7 @@ from etude.report.progress import Pace
 from etude.report.summary import Summary, describe, next_commands
 from etude.report.wording import metric_title, number, short
 from etude.text import plural
+from etude.ui.live import follow
 from etude.ui.readings import Readings, last_steps
 from etude.ui.trim import trim
 
@@ -60,11 +61,13 @@ def run_page(library: "Library", readings: Readings, identity: str) -> dict[str,
     problems: list[str] = []
     parts: dict[str, Any] = {"id": identity, "name": run.name, "summary": None, "rows": []}
     summary = _try(problems, lambda: readings.summary(run, _PATIENCE_SECONDS))
-    if summary is not None:
-        parts |= {"summary": summary.to_dict(), "rows": describe(summary), "pending": False}
-    parts |= {"pending": summary is None and not problems}
     parts |= _try(problems, lambda: _state(run)) or {}
     history = _try(problems, lambda: readings.told(run))
+    if summary is not None:
+        if history is not None and parts.get("state") == "running":
+            summary = follow(summary, run, history)
+        parts |= {"summary": summary.to_dict(), "rows": describe(summary)}
+    parts["pending"] = summary is None and not problems
     if history is not None:
         for part in (_course, _judged, _charts, _offers):
             parts |= _try(problems, partial(part, history, summary)) or {}

@@ -1,6 +1,7 @@
 """What came to a run reaches those who listen, once, and costs nothing while nobody does."""
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -230,3 +231,21 @@ def test_a_value_that_is_not_finite_is_named_and_a_heartbeat_that_stays_away_is_
         assert wait(heard, "state")["heartbeat_age"] > found["state"]["heartbeat_age"]
         heard.close()  # type: ignore[attr-defined]
     writer.close("stopped")
+
+
+def test_who_listens_to_a_run_that_is_removed_is_told_so_once_and_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    run = finished_run(tmp_path / "runs")
+    identity = run.info["id"]
+    with serving(tmp_path / "runs") as served:
+        heard = listen(served, f"runs={identity}&since=0")
+        first = wait(heard, "state")
+        assert (first["state"], first["figures"]["step"]) == ("finished", 40)
+        shutil.move(run.path, tmp_path / "kept")
+        gone = wait(heard, "state")
+        assert (gone["state"], gone["step"], gone["heartbeat_age"]) == ("removed", 40, None)
+        assert served.ask(f"/api/runs/{identity}")[0] == 404
+        shutil.move(tmp_path / "kept", run.path)
+        assert wait(heard, "state")["state"] == "finished"
+        heard.close()  # type: ignore[attr-defined]
