@@ -12,6 +12,7 @@ from etude.errors import Problem, RecipeError
 from etude.text import shorten
 
 _MOST_LEVELS = 32  # of sections and lists within each other; a recipe has five
+_MOST_PARTS = 20_000  # lines, keys and values, so that each text is parsed within a second
 # Strings and comments of TOML. A string that nobody closed goes on to its end, so that each character is read
 # once.
 _STRING = re.compile(
@@ -23,9 +24,15 @@ _WORD = r"[A-Za-z0-9_-]+"
 
 
 def parse(text: str, file: str) -> dict[str, Any]:
-    """The values of a recipe. Raises: RecipeError if it is not valid TOML, too deep, or empty."""
-    if _levels(_masked(text)) > _MOST_LEVELS:
+    """The values of a recipe. Raises: RecipeError if it is not valid TOML, too deep, too long, or empty."""
+    is_long = (
+        sum(map(text.count, "\n\"'")) > 2 * _MOST_PARTS
+    )  # which is quick to say: a string has two quotes
+    masked = "" if is_long else _masked(text)
+    if _levels(masked) > _MOST_LEVELS:
         raise RecipeError([f"{file}: not valid here: values are nested too deeply; a recipe has few levels"])
+    if is_long or _parts(masked) > _MOST_PARTS:
+        raise RecipeError([f"{file}: over {_MOST_PARTS:,} lines, keys and values; a recipe is a short file"])
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -42,6 +49,11 @@ def parse(text: str, file: str) -> dict[str, Any]:
     if not data:
         raise RecipeError([f"{file}: the recipe is empty; it needs at least `name` and one [[data.train]]"])
     return data
+
+
+def count_parts(text: str) -> int:
+    """About the number of lines, keys and values of a text of TOML, which its parser takes time for."""
+    return _parts(_masked(text))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -135,7 +147,17 @@ class Locator:
 
 def _masked(text: str) -> str:
     """TOML with each character of a string but its line ends as `s`, and without comments."""
-    return _STRING.sub(lambda found: "" if found[0][0] == "#" else re.sub(r"[^\n]", "s", found[0]), text)
+
+    def mask(found: re.Match[str]) -> str:
+        if found[0].startswith("#"):
+            return ""
+        return "\n".join("s" * len(line) for line in found[0].split("\n"))
+
+    return _STRING.sub(mask, text)
+
+
+def _parts(masked: str) -> int:
+    return sum(map(masked.count, "=,.[{\n"))
 
 
 def _levels(masked: str) -> int:

@@ -1,6 +1,7 @@
 """Recipes on the page: differences, the schema as a form, problems by key as one types, and estimates."""
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from etude.recipe.load import flatten, parse_recipe, to_toml, with_changes
 from etude.recipe.rates import advise_rate
 from etude.recipe.schema import Recipe
 from etude.recipe.settings import is_default, shown_settings
-from etude.recipe.toml import parse
+from etude.recipe.toml import count_parts, parse
 from etude.records.events import plain
 from etude.records.store import Run
 from etude.report.compare import differing_settings
@@ -27,6 +28,7 @@ from etude.ui.trim import trim
 FILE = "recipe.toml"  # as problems name the text that is typed
 _RECIPE_BYTES = 1 << 20
 _MOST_CHANGES, _MOST_ROWS = 200, 20
+_EDITED_CHARACTERS, _EDITED_PARTS = 1 << 15, 4_000  # of a text that keeps its comments, which takes long
 # The unit of a key by the end of its name.
 _UNITS = {
     "steps": "steps", "epochs": "epochs", "bytes": "bytes", "characters": "characters", "tokens": "tokens",
@@ -116,7 +118,9 @@ def check(text: str, folder: Path, changes: Mapping[str, Any] | None = None) -> 
     notes: list[str] = []
     if changes:
         text = _edit(text, changes, problems)
+    given: dict[str, Any] = {}
     try:
+        given = flatten(parse(text, FILE))
         recipe = parse_recipe(text, FILE, folder)
         values = flatten(recipe.to_dict())
         notes = [advice] if (advice := advise_rate(recipe)) else []
@@ -124,7 +128,7 @@ def check(text: str, folder: Path, changes: Mapping[str, Any] | None = None) -> 
         problems += [_place(each) for each in error.problems]
     except InputError as error:
         problems.append(_place(str(error)))
-    checked = trim(plain({"problems": problems, "values": values, "given": _given(text), "notes": notes}))
+    checked = trim(plain({"problems": problems, "values": values, "given": given, "notes": notes}))
     return {**checked, "toml": text}
 
 
@@ -241,6 +245,10 @@ def _why_edited(run: Run) -> str | None:
 def _edit(text: str, changes: Mapping[str, Any], problems: list[dict[str, Any]]) -> str:
     if len(changes) > _MOST_CHANGES:
         raise InputError(f"{len(changes):,} changes at once; give at most {_MOST_CHANGES}")
+    length = max(len(text), len(json.dumps(changes)))
+    if length > _EDITED_CHARACTERS or count_parts(text) > _EDITED_PARTS:
+        problems.append(_place("the text is too long to be changed by the form; change it by hand"))
+        return text
     try:
         return edit(text, changes, {})
     except RecipeError as error:
@@ -257,9 +265,10 @@ def _place(problem: str) -> dict[str, Any]:
 
 
 def _given(text: str) -> dict[str, Any]:
+    """The values that a text sets; none of one that is no recipe."""
     try:
         return flatten(parse(text, FILE))
-    except RecipeError:  # a name of 20,000 parts, which is refused, would take a gigabyte
+    except RecipeError:
         return {}
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from etude.errors import RecipeError
-from etude.recipe.toml import Locator, parse, parse_override
+from etude.recipe.toml import Locator, count_parts, parse, parse_override
 
 TEXT = '''name = "a"
 [train]
@@ -43,6 +43,28 @@ def test_an_override_is_the_value_that_toml_says(value: object) -> None:
 
 def test_an_override_that_is_no_toml_is_a_text() -> None:
     assert parse_override("name=my-run") == ("name", "my-run")
+
+
+LONG = {
+    "sections": "".join(f"[t{number}]\n" for number in range(100_000)), "lists": "[[a]]\n" * 100_000,
+    "keys": "".join(f"k{number}=1\n" for number in range(100_000)),
+    "numbers": f"a=[{'1,' * 100_000}]", "texts": "a=[" + '"b",' * 100_000 + "]", "lines": "\n" * 100_000,
+    "comments": "#\n" * 100_000, "lines of a text": 'a="""' + "b\n" * 100_000 + '"""', 
+    "inline": f"a={{{'a=1,' * 100_000}}}", "empty": f"a=[{'[],' * 100_000}]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_text_of_very_many_parts_of_any_kind_is_refused_in_words_before_it_is_parsed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tomllib.loads", None)
+    with pytest.raises(RecipeError, match="over 20,000 lines, keys and values; a recipe is a short file"):
+        parse(LONG[kind], "r.toml")
+
+
+def test_a_long_text_counts_as_one_part() -> None:
+    assert count_parts('a = "' + "b = 1, [c.d] # " * 10_000 + '"') == 1
 
 
 @pytest.mark.parametrize(("text", "says"), [("a = [" * 40, "nested too deeply"), ("", "is empty")])

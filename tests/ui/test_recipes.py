@@ -109,6 +109,17 @@ def test_a_change_that_has_no_place_is_a_problem(tmp_path: Path) -> None:
     assert found["toml"] == VALID
 
 
+def test_a_text_that_takes_long_to_change_is_changed_by_hand(tmp_path: Path) -> None:
+    for text, value in (
+        (f"{VALID}# {'x' * 40_000}\n", 2),
+        (VALID + "x=[1,2]\n" * 2_000, 2),
+        (VALID, "x" * 40_000),
+    ):
+        found = check(text, tmp_path, {"train.steps": value})
+        assert "too long to be changed by the form; change it by hand" in found["problems"][0]["text"]
+        assert found["toml"] == text
+
+
 def test_the_estimate_and_the_rows_are_those_of_the_commands(
     corpus: Path, write_recipe: Callable[..., Path], etude: Callable[..., Outcome]
 ) -> None:
