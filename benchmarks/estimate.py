@@ -28,16 +28,10 @@ LENGTHS = [100, 50, 200, 30, 120, 77]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / "estimate.json")
-    parser.add_argument(
-        "--random", type=int, metavar="N", help="N cases drawn at random, into results/random"
-    )
     parser.add_argument("--case", help="one case, in this process; its numbers are printed")
     asked = parser.parse_args()
     if asked.case:
         print("@" + json.dumps(_measure(*asked.case.split(":"))))
-        return
-    if asked.random:
-        _try_random(asked.random)
         return
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": describe_machine(), "cpu": {}}
     for name in cpu_cases():
@@ -62,83 +56,38 @@ def cpu_cases() -> dict[str, Callable[[], Any]]:
     masked = {"train": {"objective": "masked"}, "model": {"kind": "encoder"}}
     pairs = {"train": {"objective": "seq2seq"}, "model": {"kind": "encoder-decoder"}}
     return {
-        "decoder 4M": lambda: _subject(_decoder(), causal(), _rows(8, 128)),
-        "decoder 4M, recomputed": lambda: _subject(_decoder(), causal(), _rows(16, 128), again),
-        "decoder 4M, accumulated": lambda: _subject(_decoder(), causal(), _rows(4, 128), accumulates=True),
-        "decoder 4M, muon": lambda: _subject(
-            _decoder(), causal(), _rows(8, 128), {"optim": {"kind": "muon", "learning_rate": 1e-3}}
+        "decoder 4M": lambda: subject_of(_decoder(), causal(), rows_of(8, 128)),
+        "decoder 4M, recomputed": lambda: subject_of(_decoder(), causal(), rows_of(16, 128), again),
+        "decoder 4M, accumulated": lambda: subject_of(_decoder(), causal(), rows_of(4, 128), accumulates=True),
+        "decoder 4M, muon": lambda: subject_of(
+            _decoder(), causal(), rows_of(8, 128), {"optim": {"kind": "muon", "learning_rate": 1e-3}}
         ),
-        "decoder 30M": lambda: _subject(
+        "decoder 30M": lambda: subject_of(
             _decoder(vocab_size=32_000, n_embd=448, n_ffn=1216, n_head=7, n_kv_head=7, head_dim=64, n_layer=6),
-            causal(), _rows(4, 256, 32_000),
+            causal(), rows_of(4, 256, 32_000),
         ),
-        "decoder 30M, packed, bf16": lambda: _subject(
+        "decoder 30M, packed, bf16": lambda: subject_of(
             _decoder(vocab_size=32_000, n_embd=448, n_ffn=1216, n_head=7, n_kv_head=7, head_dim=64, n_layer=6),
-            causal(), _end_to_end(), precision="bf16",
+            causal(), end_to_end_of(), precision="bf16",
         ),
-        "decoder, LoRA": lambda: _subject(_decoder(n_kv_head=2, tied=False), causal(), _rows(8, 128), LORA),
-        "decoder, LoRA, packed, bf16": lambda: _subject(
-            _decoder(n_kv_head=2, qkv_bias=True), causal(), _end_to_end(), LORA, precision="bf16"
+        "decoder, LoRA": lambda: subject_of(_decoder(n_kv_head=2, tied=False), causal(), rows_of(8, 128), LORA),
+        "decoder, LoRA, packed, bf16": lambda: subject_of(
+            _decoder(n_kv_head=2, qkv_bias=True), causal(), end_to_end_of(), LORA, precision="bf16"
         ),
-        "decoder, LoRA, recomputed": lambda: _subject(_decoder(), causal(), _rows(16, 128), LORA | again),
-        "decoder, window": lambda: _subject(_decoder(sliding_window=32), causal(), _rows(8, 128)),
-        "decoder, labels": lambda: _subject(_decoder(), Classification(False), _rows(8, 128, labels=3), labels=3),
-        "encoder, masked": lambda: _subject(_encoder(), Masked(), _end_to_end(every=7), masked),
-        "encoder, labels, recomputed": lambda: _subject(
-            _encoder(), Classification(True), _rows(8, 128, labels=3), again, labels=3
+        "decoder, LoRA, recomputed": lambda: subject_of(_decoder(), causal(), rows_of(16, 128), LORA | again),
+        "decoder, window": lambda: subject_of(_decoder(sliding_window=32), causal(), rows_of(8, 128)),
+        "decoder, labels": lambda: subject_of(_decoder(), Classification(False), rows_of(8, 128, labels=3), labels=3),
+        "encoder, masked": lambda: subject_of(_encoder(), Masked(), end_to_end_of(every=7), masked),
+        "encoder, labels, recomputed": lambda: subject_of(
+            _encoder(), Classification(True), rows_of(8, 128, labels=3), again, labels=3
         ),
-        "encoder, labels, LoRA": lambda: _subject(
-            _encoder(), Classification(False), _rows(8, 128, labels=3),
+        "encoder, labels, LoRA": lambda: subject_of(
+            _encoder(), Classification(False), rows_of(8, 128, labels=3),
             LORA | {"model": {"from": "none", "dropout": 0.1}}, labels=3,
         ),
-        "encoder-decoder": lambda: _subject(_t5(), Seq2Seq(), _pairs(), pairs),
-        "encoder-decoder, accumulated": lambda: _subject(_t5(), Seq2Seq(), _pairs(), pairs, accumulates=True),
+        "encoder-decoder": lambda: subject_of(_t5(), Seq2Seq(), pairs_of(), pairs),
+        "encoder-decoder, accumulated": lambda: subject_of(_t5(), Seq2Seq(), pairs_of(), pairs, accumulates=True),
     }  # fmt: skip
-
-
-def random_case(number: int) -> tuple[str, Callable[[], Any]]:
-    """A decoder or encoder of sizes drawn by its number, with what it was drawn as."""
-    import random
-
-    draw = random.Random(f"estimate {number}")
-    heads = draw.choice((4, 8))
-    width, layers, rows = 32 * heads, draw.randint(1, 6), draw.choice((2, 5, 8))
-    length, vocabulary = draw.choice((64, 128, 200)), draw.choice((2_000, 8_000))
-    has_lora, is_again, accumulates = (draw.random() < share for share in (0.4, 0.3, 0.3))
-    kv_heads, is_tied, is_packed = draw.choice((1, 2, heads)), draw.random() < 0.5, draw.random() < 0.4
-    precision = draw.choice(("fp32", "bf16"))
-    changes: dict[str, Any] = dict(LORA) if has_lora else {}
-    changes["train"] = {"activation_checkpointing": is_again}
-    said = [f"{layers} x {width}, {heads}/{kv_heads} heads, vocabulary {vocabulary}", precision]
-    words = {"LoRA": has_lora, "recomputed": is_again, "accumulated": accumulates, "tied": is_tied}
-    said += [word for word, holds in {**words, "packed": is_packed}.items() if holds]
-    said.append("" if is_packed else f"{rows} rows of {length}")
-
-    def make() -> Any:
-        config = _decoder(
-            vocab_size=vocabulary, n_layer=layers, n_head=heads, n_kv_head=kv_heads, n_embd=width,
-            n_ffn=draw.choice((2, 3)) * width, tied=is_tied,
-        )  # fmt: skip
-        batch = _end_to_end() if is_packed else _rows(rows, length, vocabulary)
-        return _subject(config, causal(), batch, changes, precision=precision, accumulates=accumulates)
-
-    return ", ".join(filter(None, said)), make
-
-
-def _try_random(count: int) -> None:
-    cases = {}
-    for number in range(count):
-        name, make = random_case(number)
-        subject = make()
-        case = _foresee(subject) | _profile(subject)
-        case.pop("process_growth")  # of all cases so far
-        cases[f"{number}: {name}"] = case
-        error = case["foreseen"] / case["measured"] - 1
-        case["error"] = error
-        print(f"{number}: {100 * error:+.2f} % {name}", flush=True)
-        told = {"date": time.strftime("%Y-%m-%d"), "machine": describe_machine(), "cases": cases}
-        told["summary"] = summarize(cases)
-        (FOLDER / "results" / "estimate_random.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def gpu() -> dict[str, Any]:
@@ -160,7 +109,7 @@ def gpu() -> dict[str, Any]:
             changes |= {"model": {"from": "none"}, "adapter": adapter}
         batches = case.batches()
         made = memory.estimate_memory(
-            _subject(
+            subject_of(
                 case.config, causal(), batches[0], changes, precision="bf16", device="cuda",
                 accumulates=len(batches) > 1,
             )
@@ -208,7 +157,7 @@ def _measure(part: str, name: str) -> dict[str, Any]:
     if part == "seven":
         return _seven_billion(name)
     subject = cpu_cases()[name]()
-    told = _foresee(subject) | _profile(subject)
+    told = foresee(subject) | profile_steps(subject)
     for count in (_track, _track_fake):
         try:
             told |= count(subject)
@@ -217,7 +166,7 @@ def _measure(part: str, name: str) -> dict[str, Any]:
     return told
 
 
-def _foresee(subject: Any) -> dict[str, Any]:
+def foresee(subject: Any) -> dict[str, Any]:
     from etude.plan.memory import estimate_memory
 
     started = time.process_time()
@@ -244,7 +193,7 @@ def _formulas(subject: Any) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _profile(subject: Any) -> dict[str, Any]:
+def profile_steps(subject: Any, load: Callable[[], Any] | None = None) -> dict[str, Any]:
     """Events of the allocator of three real steps, and the growth of the process.
 
     The model is there before: to build weights in fp32 that are then held in bf16 takes more than small steps.
@@ -252,7 +201,7 @@ def _profile(subject: Any) -> dict[str, Any]:
     from torch.autograd.profiler import profile
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model = _build(subject)
+    model = load() if load else _build(subject)
     gc.collect()
     storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in model.state_dict().values()}
     storages |= {each.untyped_storage()._cdata: each.untyped_storage() for each in model.buffers()}
@@ -303,7 +252,7 @@ def _seven_billion(device: str) -> dict[str, Any]:
     )  # fmt: skip
     told: dict[str, Any] = {"device": device}
     for name, changes in {"full": {}, "lora": LORA}.items():
-        subject = _subject(config, causal(), _rows(2, 1024), changes, precision="bf16", device=device)
+        subject = subject_of(config, causal(), rows_of(2, 1024), changes, precision="bf16", device=device)
         started = time.process_time()
         made = estimate_memory(subject)
         told[name] = {"cpu_seconds": time.process_time() - started, "peak": made.peak, "parts": made.parts}
@@ -346,7 +295,7 @@ def _train(subject: Any, model: Any, at_step: Callable[[], None] = lambda: None)
         at_step()
 
 
-def _subject(
+def subject_of(
     model: Any, objective: Any, batch: Any, changes: dict[str, Any] | None = None, *, device: str = "cpu",
     precision: str = "fp32", accumulates: bool = False, labels: int = 0,
 ) -> Any:  # fmt: skip
@@ -391,7 +340,7 @@ def _t5() -> Any:
     return T5Config(2000, 3, 3, 8, 256, 1024, 32, dropout=0.1)
 
 
-def _rows(count: int, length: int, vocabulary: int = 2000, labels: int = 0) -> Any:
+def rows_of(count: int, length: int, vocabulary: int = 2000, labels: int = 0) -> Any:
     from dataclasses import replace
 
     import numpy as np
@@ -404,25 +353,28 @@ def _rows(count: int, length: int, vocabulary: int = 2000, labels: int = 0) -> A
     )
 
 
-def _end_to_end(every: int = 1) -> Any:
+def end_to_end_of(vocabulary: int = 2000, *, every: int = 1, labels: int = 0) -> Any:
     from dataclasses import replace
 
     import numpy as np
 
     from etude.data.batch import NO_TARGET, find_targets
 
-    batch = end_to_end(draw_samples(2000, LENGTHS))
-    labels = np.where(np.arange(batch.labels.size) % every == 0, batch.labels, NO_TARGET)
-    return find_targets(replace(batch, labels=labels))
+    batch = end_to_end(draw_samples(vocabulary, LENGTHS))
+    if labels:
+        classes = np.eye(labels, dtype=np.float32)[np.arange(len(LENGTHS)) % labels]
+        return replace(batch, labels=np.full_like(batch.labels, NO_TARGET), classes=classes)
+    scored = np.where(np.arange(batch.labels.size) % every == 0, batch.labels, NO_TARGET)
+    return find_targets(replace(batch, labels=scored))
 
 
-def _pairs() -> Any:
+def pairs_of(vocabulary: int = 2000) -> Any:
     import numpy as np
 
     from etude.data.batch import Batch
 
     lengths = LENGTHS[::-1]
-    sources, targets = (np.concatenate(draw_samples(2000, each))[None] for each in (LENGTHS, lengths))
+    sources, targets = (np.concatenate(draw_samples(vocabulary, each))[None] for each in (LENGTHS, lengths))
     return Batch(tokens=sources, labels=targets, lengths=tuple(LENGTHS), target_lengths=tuple(lengths))
 
 

@@ -13,7 +13,7 @@ from etude.engine.parking import park, unpark
 from etude.errors import EtudeError, FaultError, InputError, LostRankError
 from etude.interruption import Abandoned
 from etude.notebook import notebook_view
-from etude.plan.beginning import forecast_at_start
+from etude.plan.beginning import tell_at_start
 from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.records.ending import Ending, State
@@ -173,7 +173,7 @@ def _save(session: Session) -> None:
 def _forecast_at_start(session: Session) -> None:
     plan, recorder = session.plan, session.recorder
     size, rate = session.state.course.at(0).micro_batch_size, recorder.matrix_rate / session.world.size
-    recorder.write(forecast_at_start(plan, size, rate, recorder.memory()))
+    recorder.write(*tell_at_start(plan, size, rate, recorder.memory(), session.run.path.parent))
 
 
 def _forecast(session: Session) -> None:

@@ -25,6 +25,7 @@ from etude.notify.guard import start_guard
 from etude.notify.notifier import Notifier, open_notifier
 from etude.own import LossFunction, Metric, MetricFunction, Own
 from etude.plan import Plan
+from etude.plan.disk import require_checkpoints
 from etude.recipe.course import Change, Course
 from etude.recipe.load import diff, recipe_hash, to_toml, with_changes
 from etude.recipe.schema import Recipe
@@ -305,6 +306,7 @@ def _hold(plan: Plan, options: Options) -> RunWriter:
     with alone(options.runs):
         if run := find_started(plan.recipe, options):
             return _continue(plan, run)
+        require_checkpoints(plan, options.runs)
         first, text = find_first(options), options.recipe_text
         kept = {"weights": first.sha256}
         if options.replays:

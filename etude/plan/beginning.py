@@ -1,11 +1,23 @@
 """The forecast of a run before its first step, whose error corrects the next ones."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from etude.plan import Plan
+from etude.plan.disk import find_shortages
 from etude.plan.forecast import ARITHMETIC_INTERVAL, USUAL_SHARE, costs_at, forecast
 from etude.plan.memory import Memory, is_traceable, memory_of
 from etude.records import events
+
+
+def tell_at_start(
+    plan: Plan, micro_batch_size: int, rate: float, held_bytes: int, runs: Path
+) -> Iterator[events.Forecast | events.Finding]:
+    """The forecast, and findings on disks that do not hold it. Arguments as of `forecast_at_start`."""
+    made = forecast_at_start(plan, micro_batch_size, rate, held_bytes)
+    yield made
+    yield from find_shortages(plan, made, runs)
 
 
 def forecast_at_start(plan: Plan, micro_batch_size: int, rate: float, held_bytes: int) -> events.Forecast:

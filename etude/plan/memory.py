@@ -31,8 +31,9 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.own import OwnLoss
 from etude.plan import Plan
 from etude.plan.allocator import Replay
-from etude.plan.stand_ins import fixed_bytes, standing_in, workspace_of
+from etude.plan.stand_ins import standing_in
 from etude.plan.trace import Block, Trace, Tracer, fake_weights, tracing
+from etude.plan.workspace import fixed_bytes, workspace_of
 from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 

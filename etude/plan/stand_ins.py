@@ -1,9 +1,8 @@
-"""Functions that stand in for kernels of a device in a trace, with the memory that they take inside."""
+"""Functions that stand in for kernels of a device in a trace."""
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from functools import reduce
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,6 @@ from etude.engine import cross_entropy
 from etude.models import fused
 
 _ATEN = torch.ops.aten
-_COPIES = (_ATEN.copy_.default, _ATEN._to_copy.default, _ATEN.copy.default)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -95,40 +93,6 @@ def _like(x: Tensor) -> Tensor:
     """A tensor of the CPU with the shape of a fake one, whose memory is never written."""
     made = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cpu")
     return made.requires_grad_(x.requires_grad) if x.is_floating_point() else made
-
-
-def fixed_bytes(device: torch.device) -> tuple[int, ...]:
-    """The bytes that libraries hold all the time: of cuBLAS on a GPU since Hopper, for each of two threads.
-
-    Source: aten/src/ATen/cuda/CUDABlas.cpp; older ones have 8 MiB.
-    """
-    return (32 << 20, 32 << 20) if device.type == "cuda" else ()
-
-
-def workspace_of(device: torch.device) -> Callable[[Any, Any], int]:
-    """The bytes that an operation takes beside its results, while it is at work."""
-    return _of_gpu if device.type == "cuda" else _of_cpu
-
-
-def _of_cpu(func: Any, args: Any) -> int:
-    """A CPU makes a copy of operands whose dtype is not that of the result, a GPU casts them on the way."""
-    if torch.Tag.pointwise not in func.tags:
-        return 0
-    tensors = [x for x in args if isinstance(x, Tensor) and x.dim() and x.dtype != torch.bool]
-    if len({x.dtype for x in tensors}) < 2 or func in _COPIES:
-        return 0
-    common = reduce(torch.promote_types, (x.dtype for x in tensors))
-    return sum(x.numel() * common.itemsize for x in tensors if x.dtype != common)
-
-
-def _of_gpu(func: Any, args: Any) -> int:
-    if func is _ATEN._scaled_dot_product_flash_attention_backward.default:
-        q, k = args[1], args[2]
-        rows, heads, length, width = q.shape
-        wide, long = -(-width // 32) * 32, -(-length // 128) * 128
-        expanded = 2 * k.element_size() * rows * k.shape[2] * heads * width if k.shape[1] != heads else 0
-        return int(4 * rows * heads * long * (wide + 1) + expanded)
-    return 0
 
 
 @contextlib.contextmanager

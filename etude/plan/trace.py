@@ -22,7 +22,8 @@ from etude.plan.casts import Casts
 from etude.plan.shapes import Shapes
 from etude.plan.stand_ins import attend, norm
 
-_META = torch.device("meta")
+_META, _CPU = torch.device("meta"), torch.device("cpu")
+_COUNTED, _MOST_COUNTED = (torch.int64, torch.bool), 1 << 20
 _NUMBER = re.compile(r"\d+")
 
 
@@ -64,10 +65,14 @@ class Trace:
 
 
 class FakeTensor(torch.Tensor):
-    """A tensor with shape, strides, dtype and storage, but no numbers; `device` is the one it stands for."""
+    """A tensor with shape, strides, dtype and storage, but no numbers; `device` is the one it stands for.
+
+    numbers  those of ids and of masks made of them, which models look at; None where they are not known
+    """
 
     body: Tensor
     stands_for: torch.device
+    numbers: Tensor | None = None
 
     @staticmethod
     def __new__(cls, body: Tensor, device: torch.device) -> "FakeTensor":
@@ -116,12 +121,28 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if extra := self._workspace(func, args):
-            self._end(self._begin(extra, func, None, kind="workspace"))
+            number = self._begin(extra, func, None, kind="workspace")
+            try:
+                return self._make(func, args, kwargs)
+            finally:
+                self._end(number)
+        return self._make(func, args, kwargs)
+
+    def _make(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The results of an operation, whose storages begin here."""
         if func not in self._rules:
             self._rules[func] = _rule(func)
         if (rule := self._rules[func]) is not None:
-            return rule(args, kwargs)
+            written = rule(args, kwargs)
+            if getattr(written, "numbers", None) is not None and _compute(func, args, kwargs) is None:
+                written.numbers = None
+            return written
         made = self._wrap(self._shapes(func, args, kwargs), func)
+        several = made if isinstance(made, list | tuple) else [made]
+        if all(map(_is_counted, several)):
+            found = _compute(func, args, kwargs)
+            for fake, numbers in zip(several, [found] if isinstance(found, Tensor) else found or ()):
+                fake.numbers = numbers
         if func is torch.ops.aten._to_copy.default and getattr(args[0], "_is_param", False):
             self.note([made], "cast weights")
         return made
@@ -292,4 +313,33 @@ def _rule(func: Any) -> Callable[[Any, Any], Any] | None:
 
 
 def _number(tensor: Tensor) -> Any:
-    return torch.zeros((), dtype=tensor.dtype, device="cpu").item()
+    known = getattr(tensor, "numbers", None)
+    return (torch.zeros((), dtype=tensor.dtype, device=_CPU) if known is None else known).item()
+
+
+def _is_counted(value: Any) -> bool:
+    is_fake = isinstance(value, FakeTensor)
+    return is_fake and value.dtype in _COUNTED and value.numel() <= _MOST_COUNTED
+
+
+def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The numbers that an operation makes, or None if it is not known what of."""
+    try:
+        named = {name: _numbers_of(value) for name, value in kwargs.items()}
+        return func(*_numbers_of(args), **named | ({"device": _CPU} if "device" in named else {}))
+    except (_UnknownError, RuntimeError, NotImplementedError, TypeError, IndexError):
+        return None
+
+
+class _UnknownError(Exception):
+    """The numbers of a tensor are not known."""
+
+
+def _numbers_of(value: Any) -> Any:
+    if isinstance(value, FakeTensor):
+        if value.numbers is None:
+            raise _UnknownError
+        return value.numbers
+    if isinstance(value, Tensor):
+        return value.clone()  # which may be written to
+    return type(value)(map(_numbers_of, value)) if isinstance(value, list | tuple) else value

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from etude.engine import cross_entropy
-from etude.plan.stand_ins import standing_in, workspace_of
+from etude.plan.stand_ins import standing_in
 from etude.plan.trace import Tracer, tracing
+from etude.plan.workspace import workspace_of
 
 CUDA = torch.device("cuda")
 

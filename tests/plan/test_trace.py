@@ -52,3 +52,29 @@ def test_shared_weights_are_one_storage() -> None:
         fake_weights(model, tracer, lambda name, tensor: torch.bfloat16)
     assert model["a"].weight is model["b"].weight
     assert [block.nbytes for block in tracer.trace.blocks] == [32]
+
+
+def test_numbers_of_ids_and_masks_are_known_as_models_look_at_them() -> None:
+    ids = torch.tensor([[5, 3, 4], [7, 0, 0]])
+    with tracing(Tracer(CPU), nn.Identity()):
+        read = ids.to(CPU, copy=True)
+        mask = read != 0
+        assert not mask.all() and mask[:, 0].all() and int(mask.sum()) == 4
+        parts = torch.split(read, [1, 2], dim=1)
+        assert parts[1].max().item() == 4
+        read[1] = 9
+        assert (read != 0).all()
+        read.mul_(torch.ones(()).long())  # made of what is not known
+        assert read.max().item() == 0
+    assert ids[1].tolist() == [7, 0, 0]
+
+
+def test_what_a_kernel_takes_is_there_beside_its_results() -> None:
+    tracer = Tracer(CPU, lambda func, args: 100 if func is torch.ops.aten.add.Tensor else 0)
+    with tracing(tracer, nn.Identity()):
+        x = torch.zeros(8)
+        made = x + 1
+    sizes = [
+        tracer.trace.blocks[abs(event) - 1].nbytes * (1 if event > 0 else -1) for event in tracer.trace.events
+    ]
+    assert sizes[:4] == [32, 100, 32, -100] and made.shape == x.shape
