@@ -38,6 +38,26 @@ def linear_cross_entropy(
     return loss
 
 
+@torch.no_grad()
+def target_losses(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """-log softmax(hidden weight^T + bias)[labels] of each target in nats, (N,) fp32, without gradients.
+
+    Shapes and chunks as for `linear_cross_entropy`, whose sum it has.
+    """
+    device, dtype = hidden.device.type, hidden.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    most = max(CHUNK_ROWS, _GPU_CHUNK_LOGITS // len(weight)) if device == "cuda" else CHUNK_ROWS
+    head, losses = weight.to(dtype), [hidden.new_zeros(0, dtype=torch.float32)]
+    for rows, target in zip(torch.split(hidden.to(dtype), most), torch.split(labels, most)):
+        scores = (rows @ head.T).float()
+        scores = scores if bias is None else scores + bias
+        losses.append(F.cross_entropy(scores, target, reduction="none"))
+    return torch.cat(losses)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(

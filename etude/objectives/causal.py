@@ -1,6 +1,7 @@
 """Training on the next token: texts, code and the answers of conversations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +10,11 @@ from torch.nn import functional as F
 
 from etude.data.corpus import Corpus
 from etude.engine.batch import DeviceBatch
-from etude.engine.cross_entropy import linear_cross_entropy
+from etude.engine.cross_entropy import linear_cross_entropy, target_losses
 from etude.evaluate.exam import Exam
 from etude.models.foreign import scored_logits
 from etude.objectives.kind import Kind, Measured, count_targets
+from etude.objectives.positions import ByPosition, is_long
 from etude.objectives.writing import measure_texts, names_of_texts
 from etude.recipe.schema import Recipe
 
@@ -25,15 +27,9 @@ class Causal(Kind):
     writes_text = True
 
     def loss_sum(self, model: nn.Module, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = batch.labels.flatten()
-        if batch.scored is not None:
-            labels = labels[batch.scored]
+        labels = _labels(batch)
         if hasattr(model, "head_weight"):
-            hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
-            hidden = hidden.flatten(0, 1)  # (B, T, C) -> (N, C)
-            if batch.scored is not None:
-                hidden = hidden[batch.scored]
-            weight, bias = model.head_weight(), getattr(model, "head_bias", lambda: None)()  # type: ignore[operator]
+            hidden, weight, bias = _hidden(model, batch)
             loss = linear_cross_entropy(hidden, weight, labels, bias=bias, weights=batch.weights)
         else:
             logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
@@ -43,12 +39,40 @@ class Causal(Kind):
                 loss = F.cross_entropy(logits.float(), labels, reduction="none").mul(batch.weights).sum()
         return loss, count_targets(labels, batch.weights)
 
+    def losses(self, model: nn.Module, batch: DeviceBatch) -> torch.Tensor:
+        """The loss of each target in nats, (n,) fp32, without gradients."""
+        labels = _labels(batch)
+        if hasattr(model, "head_weight"):
+            hidden, weight, bias = _hidden(model, batch)
+            return target_losses(hidden, weight, labels, bias=bias)
+        logits = scored_logits(model, batch.tokens, batch.positions, batch.lengths, batch.scored)
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
     def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
         of_bytes = {"bits_per_byte"} if corpus.token_bytes is not None else set()
         return {"perplexity"} | of_bytes | names_of_texts(recipe, corpus)
 
     def measure(self, exam: Exam) -> Measured:
-        return measure_texts(exam, self.score(exam))
+        if not is_long(exam.recipe.train.seq_len):
+            return measure_texts(exam, self.score(exam))
+        by_position = ByPosition(self.losses, exam.recipe.train.seq_len)
+        measured = measure_texts(exam, self.score(exam, by_position))
+        return replace(measured, figures=measured.figures | by_position.figures(exam.world))
 
     def token_bytes(self, corpus: Corpus) -> np.ndarray | None:
         return corpus.token_bytes
+
+
+def _labels(batch: DeviceBatch) -> torch.Tensor:
+    """The ids of the targets, (n,)."""
+    labels = batch.labels.flatten()
+    return labels if batch.scored is None else labels[batch.scored]
+
+
+def _hidden(model: Any, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The states (n, C) that the targets follow from, and weight (V, C) and bias (V,) of the head."""
+    hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+    hidden = hidden.flatten(0, 1)  # (B, T, C) -> (B x T, C)
+    if batch.scored is not None:
+        hidden = hidden[batch.scored]
+    return hidden, model.head_weight(), getattr(model, "head_bias", lambda: None)()

@@ -16,6 +16,7 @@ from etude.data.corpus import Corpus
 from etude.data.samples.sample import Samples
 from etude.data.samples.weighted import Weighted
 from etude.engine.batch import DeviceBatch
+from etude.engine.loop import Objective
 from etude.engine.world import World
 from etude.evaluate.answers import continue_prompts
 from etude.evaluate.exam import Exam
@@ -123,14 +124,15 @@ class Kind:
             notes=[f"figures of answers are over {plural(answered, 'row')}"] if answered else [],
         )  # fmt: skip
 
-    def score(self, exam: Exam) -> Score:
-        """The loss of the validation samples, without weights or smoothing."""
+    def score(self, exam: Exam, objective: Objective | None = None) -> Score:
+        """The loss of the validation samples, without weights or smoothing, or by an objective."""
         split, most = exam.corpus.validation, exam.recipe.evaluate.max_samples
         assert split is not None
         batches = exam.batches(split, most)
         return evaluate(
-            exam.model, batches, self.plain(), exam.precision, exam.world, self.token_bytes(exam.corpus)
-        )
+            exam.model, batches, objective or self.plain(), exam.precision, exam.world,
+            self.token_bytes(exam.corpus),
+        )  # fmt: skip
 
     def token_bytes(self, corpus: Corpus) -> np.ndarray | None:
         """The bytes (V,) of each token where the loss is that of the text, which then has bits per byte."""

@@ -63,7 +63,7 @@ def _by_part(
     moments: Sequence[tuple[list[str], Evaluation]],
     end: int,
 ) -> Iterator[str]:
-    """Tables with a row for each label or capability, and its figures at the first moment and at `end`."""
+    """Tables with a row for each label, capability or range of positions: figures at first and at `end`."""
     kinds = {name: part.kind for name, part in history.run.recipe.by_task().items()}
     tables: dict[str, dict[str, dict[str, str]]] = {}
     for name, values in figures.items():
@@ -71,6 +71,7 @@ def _by_part(
         if slash:
             task = figure.rpartition(":")[0]
             what = "label" if task in kinds and kinds[task].has_labels else "capability"
+            what = "position" if figure.rpartition(":")[2] == "loss" else what
             first, last = short(values[0]), short(values[end])
             cell = f"{first} → {last}" if end and first != last else last
             tables.setdefault(what, {}).setdefault(part, {})[figure] = cell

@@ -1,6 +1,7 @@
 """The loss of the next token."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ def test_the_loss_is_the_sum_of_those_of_the_logits_at_all_targets(
         expected = F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=-100, reduction="sum")
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
         assert targets.item() == (labels != -100).sum()
+
+
+def test_losses_of_targets_add_up_to_that_of_the_batch(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    rows, base = write_instructions(tmp_path / "rows.jsonl"), write_gpt2(tmp_path / "base")
+    for recipe in (make_recipe(), finetuning(rows, base)):
+        with begun(recipe, tmp_path / recipe.name) as session, torch.no_grad():
+            model, batch = session.state.model.eval(), one_batch(session)
+            if hasattr(model, "head_weight"):
+                bias = torch.linspace(-1, 1, len(model.head_weight()))
+                model.head_bias = partial(torch.clone, bias)
+            (loss, targets), losses = Causal().loss_sum(model, batch), Causal().losses(model, batch)
+            assert len(losses) == targets and losses.sum().item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_the_bias_of_a_head_is_part_of_the_loss(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
