@@ -1,10 +1,11 @@
 // @ts-check
 // Drawings of trials: parallel coordinates whose axes can be brushed, and the metric against its cost.
-import { html, useRef } from "./vendor/preact.js";
+import { html, useMemo, useRef } from "./vendor/preact.js";
 import { duration, plural, setting, short } from "./format.js";
 import { link } from "./route.js";
 
 /** @typedef {import("./sweep.js").Trial} Trial */
+export const MANY = 200; // trials, from which on each is no element of its own, and the table alone is reached by Tab
 const WIDE = 960, HIGH = 320, TOP = 40, BOTTOM = 24, SIDE = 72;
 const SHAPES = ["M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "M-4 -4h8v8h-8z", "M0 -5L5 4H-5z", "M0 -5.500L5.500 0L0 5.500L-5.500 0z", "M-1.500 -5h3v3.500h3.500v3h-3.500v3.500h-3v-3.500h-3.500v-3h3.500z"];
 
@@ -14,9 +15,8 @@ const SHAPES = ["M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "M-4 -4h8v8h-8z", "M0 -5L5
  *   brush: as `optim.learning_rate:0.2:0.5`, shares of axes, parted by commas
  */
 export function Parallel({ trials, keys, metric, isLess, brush, onBrush }) {
-  const valued = trials.filter((trial) => trial.value !== null);
-  if (!valued.length || !keys.length) return html`<p class="empty">No trial has a value yet.</p>`;
-  const axes = [...keys.map((key) => axisOf(key, key, valued.map((trial) => trial.values[key]))), axisOf("", metric, valued.map((trial) => trial.value))];
+  const { order, axes, lines } = /** @type {ReturnType<typeof threadsOf>} */ (useMemo(() => threadsOf(trials, keys, metric, isLess), [trials, metric]));
+  if (!order.length || !keys.length) return html`<p class="empty">No trial has a value yet.</p>`;
   const brushes = new Map(brush.split(",").filter(Boolean).map((text) => {
     const [key, from, to] = text.split(":");
     return [key, [Number(from), Number(to)]];
@@ -27,24 +27,43 @@ export function Parallel({ trials, keys, metric, isLess, brush, onBrush }) {
     else next.delete(key);
     onBrush([...next].map(([name, [from, to]]) => `${name}:${from.toFixed(3)}:${to.toFixed(3)}`).join(","));
   };
-  const at = (/** @type {Trial} */ trial, /** @type {any} */ axis) => axis.share(axis.key === "" ? trial.value : trial.values[axis.key]);
   const passes = (/** @type {Trial} */ trial) => axes.every((axis) => {
-    const range = brushes.get(axis.key), share = at(trial, axis);
+    const range = brushes.get(axis.key), share = axis.of(trial);
     return !range || (share !== null && share >= range[0] - 1e-9 && share <= range[1] + 1e-9);
   });
-  const x = (/** @type {number} */ index) => SIDE + (index * (WIDE - 2 * SIDE)) / Math.max(axes.length - 1, 1);
-  const y = (/** @type {number} */ share) => HIGH - BOTTOM - share * (HIGH - TOP - BOTTOM);
-  const kept = valued.filter(passes);
-  const order = [...valued].sort((a, b) => (isLess ? 1 : -1) * (Number(b.value) - Number(a.value)));
-  const place = new Map(order.map((trial, index) => [trial, index / Math.max(order.length - 1, 1)]));
+  const kept = brushes.size ? order.filter(passes) : order;
   const best = order[order.length - 1];
-  const gradeOf = (/** @type {Trial} */ trial) => Math.round(3 * (place.get(trial) ?? 0)); // 3 is the best quarter
-  return html`<div class="scroll" tabindex="0"><svg class="drawing" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="parallel coordinates">
-    ${order.filter((trial) => !passes(trial)).concat(order.filter(passes)).map((trial) => html`<path key=${trial.name} class="thread ${passes(trial) ? `grade-${gradeOf(trial)}` : "off"} ${trial === best ? "best" : ""}" d=${axes.map((axis, index) => [index, at(trial, axis)]).filter(([, share]) => share !== null).map(([index, share], place) => `${place ? "L" : "M"}${x(index).toFixed(1)} ${y(share).toFixed(1)}`).join("")}><title>${trial.name}: ${metric} ${short(trial.value, 4)}</title></path>`)}
-    ${axes.map((axis, index) => html`<${Axis} key=${axis.key} axis=${axis} x=${x(index)} y=${y} range=${brushes.get(axis.key)} onRange=${(/** @type {number[] | null} */ range) => set(axis.key, range)} />`)}
+  const rank = new Map(order.map((trial, index) => [trial, index / Math.max(order.length - 1, 1)]));
+  const grades = [0, 1, 2, 3].map((grade) => kept.filter((trial) => Math.round(3 * (rank.get(trial) ?? 0)) === grade)); // the last is the best
+  const pathOf = (/** @type {Trial[]} */ some) => some.map((trial) => lines.get(trial)).join("");
+  const isMany = order.length > MANY;
+  return html`<div class="scroll" tabindex="0"><svg class="drawing ${isMany ? "many" : ""}" viewBox="0 0 ${WIDE} ${HIGH}" role="group" aria-label="parallel coordinates">
+    ${brushes.size > 0 && html`<path class="thread off" d=${pathOf(order)} />`}
+    ${grades.map((some, grade) => (isMany ? html`<path key=${grade} class="thread grade-${grade}" d=${pathOf(some)} />`
+      : some.map((trial) => html`<path key=${trial.name} class="thread grade-${grade}" d=${lines.get(trial)}><title>${trial.name}: ${metric} ${short(trial.value, 4)}</title></path>`)))}
+    ${kept.includes(best) && html`<path class="thread best" d=${lines.get(best)}><title>${best.name}: ${metric} ${short(best.value, 4)}</title></path>`}
+    ${axes.map((axis, index) => html`<${Axis} key=${axis.key} axis=${axis} x=${acrossOf(axes, index)} y=${upOf} range=${brushes.get(axis.key)} onRange=${(/** @type {number[] | null} */ range) => set(axis.key, range)} />`)}
   </svg></div>
-  <p class="caption">${brushes.size ? `${kept.length} of ${plural(valued.length, "trial")} pass: ${kept.slice(0, 6).map((trial) => `${trial.name} ${short(trial.value, 4)}`).join(", ")}${kept.length > 6 ? " …" : ""}. ` : ""}The darker a line, the better. The best is ${best.name}, ${metric} ${short(best.value, 4)}. Drag along an axis, or use ↑ ↓ on it, to keep the trials that pass there; Esc lets all pass.</p>`;
+  <p class="caption">${brushes.size ? `${kept.length} of ${plural(order.length, "trial")} pass: ${kept.slice(-6).reverse().map((trial) => `${trial.name} ${short(trial.value, 4)}`).join(", ")}${kept.length > 6 ? " …" : ""}. ` : ""}The darker a line, the better. The best is ${best.name}, ${metric} ${short(best.value, 4)}. Drag along an axis, or use ↑ ↓ on it, to keep the trials that pass there; Esc lets all pass.</p>`;
 }
+
+/** Trials with a value, the best last; their axes; and the line of each. @param {Trial[]} trials @param {string[]} keys @param {string} metric @param {boolean} isLess */
+function threadsOf(trials, keys, metric, isLess) {
+  const order = trials.filter((trial) => trial.value !== null).sort((a, b) => (isLess ? 1 : -1) * (Number(b.value) - Number(a.value)));
+  const valueOf = (/** @type {string} */ key) => (/** @type {Trial} */ trial) => (key === "" ? trial.value : trial.values[key]);
+  const axes = [...keys, ""].map((key) => {
+    const axis = axisOf(key, key || metric, order.map(valueOf(key)));
+    return { ...axis, of: (/** @type {Trial} */ trial) => axis.share(valueOf(key)(trial)) };
+  });
+  const lines = new Map(order.map((trial) => [trial, axes.map((axis, index) => [index, axis.of(trial)]).filter(([, share]) => share !== null)
+    .map(([index, share], place) => `${place ? "L" : "M"}${acrossOf(axes, Number(index)).toFixed(1)} ${upOf(Number(share)).toFixed(1)}`).join("")]));
+  return { order, axes, lines };
+}
+
+/** @param {any[]} axes @param {number} index */
+const acrossOf = (axes, index) => SIDE + (index * (WIDE - 2 * SIDE)) / Math.max(axes.length - 1, 1);
+/** @param {number} share of an axis */
+const upOf = (share) => HIGH - BOTTOM - share * (HIGH - TOP - BOTTOM);
 
 /** @param {{axis: any, x: number, y: (share: number) => number, range: number[] | undefined, onRange: (range: number[] | null) => void}} props */
 function Axis({ axis, x, y, range, onRange }) {
@@ -120,7 +139,7 @@ export function Scatter({ trials, metric, isLess }) {
       const tone = models.indexOf(trial.model);
       const text = `${trial.name}, ${trial.model}: ${metric} ${short(trial.value, 4)} in ${duration(trial.cost)}`;
       const dot = html`<path transform="translate(${x(trial).toFixed(1)} ${y(trial).toFixed(1)})" d=${SHAPES[tone % SHAPES.length]} class="dot-${front.includes(trial) ? "front" : "plain"} tone-${tone % 8}"><title>${text}</title></path>`;
-      return trial.run ? html`<a key=${trial.name} href=${link(["run", trial.run])} aria-label=${text}>${dot}</a>` : html`<g key=${trial.name}>${dot}</g>`;
+      return trial.run ? html`<a key=${trial.name} tabindex=${known.length > MANY ? -1 : undefined} href=${link(["run", trial.run])} aria-label=${text}>${dot}</a>` : html`<g key=${trial.name}>${dot}</g>`;
     })}
   </svg></div>
   <p class="legend">${models.map((model, tone) => html`<span key=${model} class="state"><svg class="mark tone-${tone % 8}" viewBox="-6 -6 12 12" aria-hidden="true"><path d=${SHAPES[tone % SHAPES.length]} class="dot-front" /></svg>${model}</span>`)}</p>

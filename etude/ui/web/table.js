@@ -9,6 +9,9 @@ const MORE = 8; // rows beyond the window, so that scrolling shows no gap
  * @typedef {{key: string, title: string, value: (row: any) => any, cell?: (row: any) => any, numeric?: boolean, least?: boolean}} Column
  */
 
+/** The order of words, and of numbers within them. */
+export const BY_WORDS = new Intl.Collator("en", { numeric: true });
+
 /**
  * The rows in an order; those without a value come last either way.
  * @param {any[]} rows @param {Column | undefined} column @param {boolean} isDown
@@ -18,7 +21,7 @@ export function ordered(rows, column, isDown) {
   const valued = rows.map((row) => ({ row, value: comparable(column.value(row)) }));
   const order = (/** @type {any} */ a, /** @type {any} */ b) => {
     if (a === null || b === null) return a === b ? 0 : a === null ? 1 : -1;
-    const either = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+    const either = typeof a === "number" && typeof b === "number" ? a - b : BY_WORDS.compare(String(a), String(b));
     return isDown ? -either : either;
   };
   return valued.sort((a, b) => order(a.value, b.value)).map(({ row }) => row);

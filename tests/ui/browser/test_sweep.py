@@ -4,8 +4,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.ui.browser.conftest import PICTURES, Window, serious_findings
+import pytest
+
+from tests.ui.browser.conftest import Window, serious_findings
 from tests.ui.serving import serving
+from tests.ui.trials import make_sweep
 
 Look = Callable[..., AbstractContextManager[Window]]
 
@@ -30,7 +33,39 @@ def test_a_sweep_shows_its_trials_its_knobs_its_costs_and_its_report(
         assert "No trial is both better and cheaper" in window.text("main")
         window.page.locator("summary:has-text('Verdict')").click()
         assert serious_findings(window, axe) == []
-        if PICTURES is not None:
-            window.page.screenshot(path=str(PICTURES / "sweep-light-1280.png"), full_page=True)
+        window.picture("sweep")
         window.page.locator("a.square").first.click()
         window.wait("[data-chart=Loss] canvas")
+
+
+def test_a_sweep_of_hundreds_of_trials_has_few_elements_and_right_answers(
+    tmp_path: Path, look: Look, axe: str
+) -> None:
+    grid = {"optim.learning_rate": [1e-4, 1e-3, 1e-2], "schedule.warmup_steps": list(range(18))}
+    folder = make_sweep(tmp_path, grid)
+    with serving(folder.path) as server, look(server, bypass_csp=True) as window:
+        (sweep,) = server.get("/api/runs")["sweeps"]
+        trials = server.get(f"/api/sweeps/{sweep['id']}")["trials"]
+        assert len(trials) == 216
+        window.go(f"#/sweep/{sweep['id']}")
+        window.wait("text=All trials")
+        assert window.page.locator(".square").count() == 216
+        assert window.page.locator(".square:not([tabindex='-1'])").count() == sum(
+            not each["id"] for each in trials
+        )
+        assert window.page.locator("path.thread").count() < 10
+        assert window.page.locator(".grid tbody tr:not(.space)").count() < 60
+        valued = [each for each in trials if each["value"] is not None]
+        window.page.get_by_role("slider", name="optim.learning_rate").focus()
+        window.page.keyboard.press("ArrowUp")
+        kept = sum(each["values"]["optim.learning_rate"] == 1e-2 for each in valued)
+        window.wait(f"text={kept} of {len(valued)} trials pass")
+        window.page.get_by_label("across").select_option("optim.learning_rate")
+        window.page.get_by_label("down").select_option("model")
+        here = [each["value"] for each in valued if each["model"] == "small-code-small" and each["values"]["optim.learning_rate"] == 1e-3]  # fmt: skip
+        row = window.text(".matrix tr:has-text('small-code-small')").split()
+        assert float(row[2]) == pytest.approx(sum(here) / len(here), rel=1e-3)
+        window.page.get_by_role("button", name="Trial", exact=True).click()
+        first = min(each["name"] for each in trials)
+        window.until(f"document.querySelector('.grid tbody tr:not(.space)').innerText.includes('{first}')")
+        assert serious_findings(window, axe) == []
