@@ -98,11 +98,15 @@ def schema() -> dict[str, Any]:
 
 _EXAMPLE = """name = "my-run"
 
+[tokenizer]
+train_vocab_size = 4096            # or from = "a folder"
+
 [[data.train]]
-path = "corpus.jsonl"
+path = "corpus.jsonl"              # text, JSON Lines, CSV, or a folder of code; or source = "python-stdlib"
 
 [train]
 epochs = 1
+global_batch_size = 32
 """
 
 

@@ -8,6 +8,7 @@ import { Icon, Loading, Problem, useAnswer } from "./parts.js";
 import { change, go, link } from "./route.js";
 
 const AFTER_TYPING = 400, BEFORE_ESTIMATE = 1200; // milliseconds of stillness
+const LOOK_EVERY = 1000; // milliseconds between looks at a run that starts
 const MOST_SENT = 1_000_000; // bytes of recipe and rows in a question
 const FIRST = ["", "data.train", "train", "optim"]; // sections that are open
 
@@ -30,15 +31,15 @@ function Form({ sections, first, query }) {
   const words = (query.q ?? "").toLowerCase();
   const shown = grouped(sections).map((section) => ({ ...section, keys: section.keys.filter((/** @type {any} */ each) => `${each.key} ${each.why}`.toLowerCase().includes(words)) })).filter((section) => section.keys.length);
   return html`<div class="tools"><input type="search" placeholder="Find a key" aria-label="find a key" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
-      <span class="muted" role="status">${!checked ? "checking …" : problems.length ? `${problems.length} to mend` : "no problem found"}</span></div>
+      <span class="muted" role="status">${!checked ? "checking …" : problems.length ? `${problems.length} to mend` : "no problem found"}</span>
+      <span class="grow"></span><${Start} toml=${toml} problems=${problems} isChecked=${checked !== null} /></div>
     <div class="split fresh"><form class="stack" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()} aria-label="recipe">
       ${shown.map((section) => html`<details key=${section.name} class="section" open=${words !== "" || FIRST.includes(section.name) || undefined}>
         <summary><h2>${section.name || "the run"}</h2><span class="muted">${section.why}</span></summary>
         ${section.is_list || section.is_named ? html`<${Entries} section=${section} checked=${checked} byKey=${byKey} edit=${edit} />`
           : section.keys.map((/** @type {any} */ each) => html`<${Field} key=${each.key} place=${each.key} field=${each} given=${checked?.given?.[each.key]} value=${checked?.values?.[each.key]} problem=${byKey.get(each.key)} onValue=${(/** @type {any} */ value) => edit({ [each.key]: value })} />`)}</details>`)}
     </form>
-    <aside class="stack"><${Start} toml=${toml} problems=${problems} isChecked=${checked !== null} />
-      <${Problem} error=${error} />
+    <aside class="stack"><${Problem} error=${error} />
       <${Problems} problems=${problems} />
       ${(checked?.notes ?? []).map((/** @type {string} */ note) => html`<p key=${note} class="muted">${note}</p>`)}
       <${Estimate} toml=${toml} isSound=${checked !== null && !problems.length} />
@@ -230,17 +231,33 @@ async function beginningOf(file, most) {
 /** @param {{toml: string, problems: any[], isChecked: boolean}} props */
 function Start({ toml, problems, isChecked }) {
   const [state, setState] = useState({ words: "", error: /** @type {Error | null} */ (null), isAsking: false });
+  const gone = useRef(false);
+  useEffect(() => () => { gone.current = true; }, []);
   const start = async () => {
     setState({ words: "Starting …", error: null, isAsking: true });
     try {
-      const { run, problem } = await post("/api/start", { toml });
-      if (problem) throw new Error(typeof problem === "string" ? problem : problem.text);
-      await get(`/api/runs/${encodeURIComponent(run)}`).catch(() => null);
-      go(link(["run", run]));
+      let begun = await post("/api/start", { toml });
+      while (!begun.run && !begun.problem && !gone.current) { // one that prepares its data takes its time, and says what it does
+        setState({ words: begun.lines?.[begun.lines.length - 1] ?? "Starting …", error: null, isAsking: true });
+        await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY));
+        begun = await get(`/api/start/${encodeURIComponent(begun.start)}`);
+      }
+      if (gone.current) return;
+      if (begun.problem) throw new Error(typeof begun.problem === "string" ? begun.problem : begun.problem.text);
+      go(link(["run", begun.run]));
     } catch (error) {
       setState({ words: "", error: /** @type {Error} */ (error), isAsking: false });
     }
   };
-  return html`<div><button class="main" disabled=${!isChecked || problems.length > 0 || state.isAsking} onClick=${start}>Start the run</button> <span class="muted" role="status">${state.words}</span>
-    <p class="small muted">It goes on when this page and its server are closed.</p><${Problem} error=${state.error} /></div>`;
+  const isReady = isChecked && !problems.length && !state.isAsking;
+  useEffect(() => {
+    const press = (/** @type {KeyboardEvent} */ event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !isReady) return;
+      event.preventDefault(); // of a line in the TOML
+      start();
+    };
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  });
+  return html`<span class="muted" role="status">${state.words}</span><button class="main" disabled=${!isReady} onClick=${start} title="Ctrl Enter; it goes on when this page and its server are closed">Start the run</button><${Problem} error=${state.error} />`;
 }

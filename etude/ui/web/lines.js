@@ -154,7 +154,7 @@ function sentence(line, points, view, unit) {
   const lows = points.low ?? points.mean, highs = points.high ?? points.mean;
   let least = -1, most = -1, last = -1, first = -1;
   points.mean.forEach((value, index) => {
-    if (value === null) return;
+    if (value === null || points.x[index] < (view.from ?? -Infinity) || points.x[index] > (view.to ?? Infinity)) return;
     if (first < 0) first = index;
     last = index;
     if (least < 0 || Number(lows[index]) < Number(lows[least])) least = index;

@@ -83,7 +83,7 @@ function Head({ run, live, isReadOnly, id, again }) {
     ${isRemoved && html`<${Problem} error=${new Error("the folder of this run was removed; what is shown here was read before")} />`}
     ${steps && state !== "finished" ? html`<progress max=${steps} value=${step} aria-label="steps done"></progress>` : ""}
     <dl class="facts figures">${figures.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
-    ${verdictOf(run.rows ?? []).map((text) => html`<p key=${text} class="verdict">${text}</p>`)}
+    ${!["running", "paused"].includes(state) && verdictOf(run.rows ?? []).map((text) => html`<p key=${text} class="verdict">${text}</p>`)}
     ${!isReadOnly && !isRemoved && html`<${Actions} key=${id} id=${id} offers=${run.offers ?? {}} again=${again} />`}
   </div>`;
 }

@@ -41,6 +41,6 @@ export function ViewTools({ view, query }) {
     <label class="line check"><input type="checkbox" checked=${view.isLog} onChange=${(/** @type {any} */ event) => change({ log: event.target.checked ? "1" : null })} />log scale</label>
     ${isZoomed && html`<span class="line buttons"><button aria-label="earlier" title="earlier (Page Up on a chart)" onClick=${() => move(-0.5)}>←</button><button aria-label="later" title="later (Page Down on a chart)" onClick=${() => move(0.5)}>→</button><button onClick=${() => change(WHOLE)}>Whole range</button></span>`}
     <span class="grow"></span>
-    <input type="search" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
+    <input type="search" class="short" placeholder="Find a chart" aria-label="find a chart" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
   </div>`;
 }

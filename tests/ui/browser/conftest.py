@@ -21,7 +21,7 @@ FLAGS = [
 ]  # fmt: skip
 # A folder for pictures of the pages; None where nobody asks for them.
 PICTURES = Path(os.environ["ETUDE_PICTURES"]) if "ETUDE_PICTURES" in os.environ else None
-_PATIENCE_MS = 30_000
+_PATIENCE_MS = 600_000  # for what always comes, on a machine that has much else to do
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -96,6 +97,24 @@ def test_a_chart_is_read_by_keyboard_as_words_as_table_and_as_csv(tmp_path: Path
         legend = window.page.get_by_role("button", name="training loss")
         legend.click()
         assert legend.get_attribute("aria-pressed") == "false"
+        window.page.reload()  # the address holds what is hidden, for all charts
+        window.until("document.querySelector('[data-chart=Loss] .plot').plot?.data.length === 2")
+        assert "hide=train%2Floss" in window.page.url
+
+
+def test_all_charts_have_the_range_of_the_run_and_a_removed_run_says_so(tmp_path: Path, look: Look) -> None:
+    run = finished_run(tmp_path)
+    with serving(tmp_path) as server, look(server) as window:
+        window.go(f"#/run/{run.info['id']}")
+        ranges = "[...document.querySelectorAll('.plot')].filter((box) => box.plot).map(({ plot }) => [plot.scales.x.min, plot.scales.x.max].join()).join(' ')"
+        window.until(
+            f"{ranges}.split(' ').length > 2 && {ranges}.split(' ').every((range) => range === '1,40')"
+        )
+        shutil.rmtree(run.path)
+        window.wait("text=the folder of this run was removed")
+        window.wait("h1 + .state:has-text('removed')")
+        assert window.page.locator(".actions button").count() == 0
+        window.wrong.clear()  # what is gone is answered with 404
 
 
 def test_the_page_says_that_the_server_is_gone_and_goes_on_with_the_next(tmp_path: Path, look: Look) -> None:

@@ -57,6 +57,16 @@ def test_500_runs_are_listed_sorted_and_filtered_and_only_those_in_view_exist(
         )
 
 
+def test_the_baseline_stays_above_all_others(many: Serving, look: Look) -> None:
+    with look(many) as window:
+        for sort in ("name", "-name"):
+            window.go(f"#/runs?sort={sort}&baseline=small-000300")
+            window.wait("text=against small-000300")
+            window.until(
+                "document.querySelector('.grid tbody tr:not(.space)').innerText.includes('small-000300')"
+            )
+
+
 def test_a_scrolled_table_shows_its_last_row(many: Serving, look: Look) -> None:
     with look(many) as window:
         window.go("#/runs?sort=name")
