@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tomlkit
 
 from etude.recipe.load import change
@@ -56,3 +57,11 @@ def wait_for(condition: Callable[[], Any]) -> Any:
             return found
         time.sleep(0.1)
     raise AssertionError("it did not happen within two minutes")
+
+
+def starter_of() -> psutil.Process:
+    """The starter of this process; just after its start it has no command line yet."""
+    children = psutil.Process().children
+    (found,) = wait_for(lambda: [each for each in children() if "etude.sweep.starter" in each.cmdline()])
+    assert isinstance(found, psutil.Process)
+    return found

@@ -9,6 +9,7 @@ import typer
 from etude.cli.options import Json, parse_folder, parse_output_folder, parse_path
 from etude.cli.printing import print_json, print_rows, print_table, say
 from etude.cli.sweep import SweepFolderPath, default_folder
+from etude.durable import check_own_folder
 from etude.errors import InputError
 from etude.text import command
 
@@ -58,6 +59,8 @@ def report(
     else:
         print_rows(result_rows(made))
         print_table(standing_rows(made))
+    if out is None:
+        check_own_folder(place.path / "report")  # it may be a link in a folder of a stranger
     if out is not None or not as_json:
         say(f"written to {write_deliverables(made, out or place.path / 'report')}")
     if out is None and not as_json:

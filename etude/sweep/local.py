@@ -50,7 +50,7 @@ class LocalProcesses:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._starter: Starter | None = None
         if CAN_FORK and not _uses_gpus(sweep):
-            self._starter = Starter(self._environment)
+            self._starter = self._open_starter()
 
     @cached_property
     def devices(self) -> list[Device]:
@@ -68,7 +68,7 @@ class LocalProcesses:
         if device.name.startswith("cuda:"):
             own["CUDA_VISIBLE_DEVICES"] = device.name.removeprefix("cuda:")
         if CAN_FORK:
-            self._starter = self._starter or Starter(self._environment)
+            self._starter = self._starter or self._open_starter()
             self._starter.start(name, words, log, own)
         else:
             self._start_anew(name, words, log, own)
@@ -93,6 +93,12 @@ class LocalProcesses:
         if self._starter is not None:
             self._starter.close()
             self._starter = None
+
+    def _open_starter(self) -> Starter:
+        settings = [trial.recipe.train for trial in self._sweep.trials]
+        # Activations that are computed again load torch's compiler: seconds in each trial.
+        is_compiler_used = any(each.activation_checkpointing or each.compile for each in settings)
+        return Starter(self._environment, ["torch._dynamo"] if is_compiler_used else [])
 
     def _poll_starter(self) -> list[Exit]:
         """The forks that have ended; those of a starter that died go on, and are to be waited for."""

@@ -25,6 +25,8 @@ class Reporter:
         """Begin one, if the last began long enough ago and has ended."""
         is_running = self._process is not None and self._process.poll() is None
         if not is_running and time.monotonic() - self._begun > _REPORT_SECONDS:
+            if self._process is not None:
+                self._process.communicate()  # which closes its pipe
             self._process, self._begun = self._start(), time.monotonic()
 
     def finish(self, tell: Callable[[str], None]) -> bool:

@@ -34,14 +34,16 @@ class Starter:
 
     waiting  requests that it has not answered, by name
     running  names of the processes that it forked
+
+    modules: that it loads beside those that every stage needs
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], modules: Sequence[str] = ()) -> None:
         self.waiting: dict[str, dict[str, Any]] = {}
         self.running: set[str] = set()
         self._read = b""
         self._process = subprocess.Popen(
-            python_command("etude.sweep.starter"), env={**environment, **python_environment()},
+            python_command("etude.sweep.starter", *modules), env={**environment, **python_environment()},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0,
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -90,12 +92,12 @@ class Starter:
 
 
 def main() -> None:
-    """Load every module, then fork a process for each request until the controller ends."""
+    """Load every module, those that the command line names too, then fork a process for each request."""
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    load_modules()
+    load_modules(sys.argv[1:])
     running: dict[int, str] = {}
     read = b""
     while True:
@@ -122,9 +124,9 @@ def _answer(answers: int, values: dict[str, Any]) -> None:
     os.write(answers, (json.dumps(values) + "\n").encode())
 
 
-def load_modules() -> None:
-    """Load every module that a stage needs."""
-    for name in ("etude.cli.main", "etude.cli.sweep", "etude.sweep.stage", *_LATE_MODULES):
+def load_modules(more: Sequence[str] = ()) -> None:
+    """Load every module that a stage needs, and more by name."""
+    for name in ("etude.cli.main", "etude.cli.sweep", "etude.sweep.stage", *_LATE_MODULES, *more):
         importlib.import_module(name)
 
 

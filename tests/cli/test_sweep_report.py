@@ -39,5 +39,13 @@ def test_a_search_that_was_not_begun_has_no_results(
     path = write_sweep(tmp_path / "sweep.toml", {**values, "search": {"trials": 3}})
     shown = etude("sweep", "report", path, "--folder", tmp_path / "sweep")
     assert shown.code == 2 and "has no trials yet; begin with etude sweep run" in shown.err
+    report, elsewhere = tmp_path / "sweep" / "report", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    report.parent.mkdir(exist_ok=True)
+    report.symlink_to(elsewhere)
+    write_sweep(path, sweep_values(corpus, {"train.steps": [4]}))
+    refused = etude("sweep", "report", path, "--folder", tmp_path / "sweep")
+    assert refused.code == 2 and "report is a link" in refused.err and not list(elsewhere.iterdir())
+    write_sweep(path, {**values, "search": {"trials": 3}})
     planned = etude("sweep", "plan", path)
     assert planned.code == 0 and "3 trials: 3 of a search of learning_rate" in planned.out

@@ -2,12 +2,13 @@
 
 import contextlib
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from etude.sweep.dispatch import Device
 from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit, LocalProcesses
-from tests.sweeps import sweep_values, wait_for, write_sweep
+from tests.sweeps import starter_of, sweep_values, wait_for, write_sweep
 
 
 def make(folder: Path, corpus: Path, resources: dict[str, float]) -> LocalProcesses:
@@ -50,3 +51,13 @@ def test_a_signal_reaches_all_that_run(tmp_path: Path, corpus: Path) -> None:
     processes.signal(signal.SIGKILL)
     assert {ended.code for ended in wait(processes, 2)} == {-signal.SIGKILL}
     processes.close()
+
+
+def test_the_compiler_is_loaded_once_where_trials_compute_activations_again(
+    tmp_path: Path, corpus: Path
+) -> None:
+    values = sweep_values(corpus, {"train.activation_checkpointing": [False, True]}, {"train.steps": 2})
+    sweep = load_sweep(write_sweep(tmp_path / "sweep.toml", values))
+    for trials, modules in ((sweep.trials[:1], []), (sweep.trials, ["torch._dynamo"])):
+        with contextlib.closing(LocalProcesses(replace(sweep, trials=trials))):
+            assert starter_of().cmdline()[-len(modules) - 1 :] == ["etude.sweep.starter", *modules]

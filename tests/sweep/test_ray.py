@@ -19,6 +19,7 @@ from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
+from etude.sweep.decisions import Decisions
 from etude.sweep.dispatch import Device, Lost
 from etude.sweep.execute import run_sweep
 from etude.sweep.folder import SweepFolder
@@ -48,9 +49,16 @@ def cluster(cache: Path) -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-def make(folder: Path, corpus: Path, cluster: Cluster, grid: dict[str, list[Any]]) -> Path:
+def make(
+    folder: Path,
+    corpus: Path,
+    cluster: Cluster,
+    grid: dict[str, list[Any]],
+    more: dict[str, Any] | None = None,
+) -> Path:
     resources = {"at_once": 1, "executor": "ray", "address": cluster.address}
-    return write_sweep(folder / "sweep.toml", {**sweep_values(corpus, grid, CHANGES), "resources": resources})
+    values = {**sweep_values(corpus, grid, CHANGES), "resources": resources}
+    return write_sweep(folder / "sweep.toml", values, more)
 
 
 def begun(runs: Path) -> list[Run]:
@@ -118,6 +126,22 @@ def test_trials_survive_the_controller_a_worker_and_a_node_and_equal_trials_alon
     alone = run_recipe(sweep.trials[0].recipe, Options(runs=tmp_path / "alone")).run
     state = SweepFolder(place).read(sweep.trials)[sweep.trials[0].name]
     assert weights(state.run) == weights(alone)
+
+
+def test_trials_pause_at_rungs_on_nodes_and_the_best_goes_on_as_if_alone(
+    tmp_path: Path, corpus: Path, cluster: Cluster
+) -> None:
+    halving = {"halving.steps": [4], "halving.reduction_factor": 2, "recipe.train.steps": 8}
+    path = make(tmp_path, corpus, cluster, {"optim.learning_rate": [1e-5, 1e-2]}, halving)
+    sweep, folder, told = load_sweep(path), SweepFolder(tmp_path / "place"), list[str]()
+    ended = run_sweep(sweep, folder, path, told.append)
+    assert (ended.finished, ended.censored, ended.given_up) == (1, 1, {})
+    assert [(each.step, each.of) for each in Decisions.read(folder.path).came] == [(4, 1), (4, 2)]
+    worse, best = sweep.trials
+    states = folder.read(sweep.trials)
+    assert states[best.name].is_finished and states[worse.name].steps == 4
+    alone = run_recipe(best.recipe, Options(runs=tmp_path / "alone")).run
+    assert weights(states[best.name].run) == weights(alone)
 
 
 @pytest.fixture
