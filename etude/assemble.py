@@ -24,8 +24,11 @@ from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER_FILE, adapter_config
 from etude.models.parts import head_modules, quantize, require_finite
 from etude.models.weights import digest
+from etude.own import Own
 from etude.plan import Plan
+from etude.prefixes import Sharing
 from etude.recipe.course import Course
+from etude.recipe.schema import Recipe
 from etude.start import Options
 
 
@@ -59,6 +62,15 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         model.compile()
     course = Course(recipe, plan.steps, options.changes)
     return TrainState(model, Optimizer(model, recipe.optim), precision, course), new_weights
+
+
+def sharing_of(model: nn.Module, recipe: Recipe, own: Own) -> Sharing:
+    """The prefixes that training computes once."""
+    if own.loss is not None:
+        return Sharing(None, "a loss of your own calls the model itself")
+    found = family_of(model).sharing(model, True, recipe.train.share_prefixes == "on")
+    is_off = recipe.train.share_prefixes == "off"
+    return Sharing(found.up_to and 0, "train.share_prefixes is off") if is_off else found
 
 
 def _check_labels(plan: Plan, folder: Path) -> None:

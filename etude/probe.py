@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from etude import durable
-from etude.assemble import assemble
+from etude.assemble import assemble, sharing_of
 from etude.audit import Audit, audit
 from etude.data.loader import (
     Loader,
@@ -240,7 +240,7 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
     sampler = ResourceSampler(world.device.index if world.device.type == "cuda" else None)
     times: list[float] = []
     most = 0
-    for tried, (batches, share) in enumerate(_pieces(plan, size), start=1):
+    for tried, (batches, share) in enumerate(_pieces(plan, state, size), start=1):
         started = time.perf_counter()
         if next(train(state, [batches], objective, world)).is_void:
             raise MemoryError
@@ -258,13 +258,14 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
     sampler.close()
 
 
-def _pieces(plan: Plan, size: int) -> Iterator[tuple[StepBatches, float]]:
+def _pieces(plan: Plan, state: TrainState, size: int) -> Iterator[tuple[StepBatches, float]]:
     """The longest micro-batch, the first of a step, then whole steps, each with its share of a step."""
     recipe = plan.recipe
     attend = recipe.data.attend_across_documents
     loader = Loader(
         plan.train, global_batch_size=plan.global_batch_size, micro_batch_size=size, seed=recipe.seed,
         attend_across_documents=attend, ranks=recipe.train.devices,
+        share_up_to=sharing_of(state.model, recipe, Own()).up_to,
     )  # fmt: skip
     first = loader.load(0)
     share = 1 / len(first.micro_batches)

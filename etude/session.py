@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from etude.assemble import assemble
+from etude.assemble import assemble, sharing_of
 from etude.causes import explain, find_causes, name_repeats
 from etude.control.clerk import Clerk
 from etude.control.desk import Desk
@@ -123,14 +123,12 @@ class Session:
             settings = course.at(first)
             ahead = course.data_step(first, len(self.plan.train)) - first
             loader = Loader(
-                self.plan.train,
-                global_batch_size=settings.global_batch_size,
-                micro_batch_size=settings.micro_batch_size,
-                seed=self.recipe.seed,
+                self.plan.train, global_batch_size=settings.global_batch_size,
+                micro_batch_size=settings.micro_batch_size, seed=self.recipe.seed,
                 attend_across_documents=self.recipe.data.attend_across_documents,
-                rank=self.world.rank,
-                ranks=self.world.size,
-            )
+                rank=self.world.rank, ranks=self.world.size,
+                share_up_to=sharing_of(self.state.model, self.recipe, self.options.own).up_to,
+            )  # fmt: skip
             with contextlib.closing(loader.iterate(first + ahead, course.until(first) + ahead)) as batches:
                 read = self.invariants.reading(batches)
                 for step in train(self.state, read, self.objective, self.world, self.options.gradients):
@@ -222,6 +220,7 @@ class Session:
             checkpoint=checkpoint.name if checkpoint else None,
             course=self.state.course,
             matrix_rate=self.recorder.matrix_rate,
+            prefixes=sharing_of(self.state.model, self.recipe, self.options.own).why_not,
         )
         return foreign
 

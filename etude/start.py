@@ -144,6 +144,7 @@ def write_start(
     checkpoint: str | None,
     course: Course,
     matrix_rate: float,
+    prefixes: str,
 ) -> None:
     """Write down the conditions of an attempt, and open the trackers."""
     run, is_first = writer.run, not (writer.run.path / "environment.json").exists()
@@ -173,6 +174,7 @@ def write_start(
             checkpoint=checkpoint,
             changed=changes,
             lower_is_better=plan.metric.lower_is_better,
+            prefixes=f"not shared: {prefixes}" if prefixes else "shared",
         )
     )
     # After the attempt, so that they see which earlier records no longer count.

@@ -1,15 +1,16 @@
 """The samples of a micro-batch as arrays, without padding."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from etude.data.samples.sample import NO_TARGET, Sample
+from etude.prefixes import Row, lay_row
 
-__all__ = ["NO_TARGET", "Batch", "NumpyBatch", "collate", "find_targets", "halves"]
+__all__ = ["NO_TARGET", "Batch", "NumpyBatch", "collate", "find_targets", "halves", "with_row"]
 
 Array = TypeVar("Array")
 Moved = TypeVar("Moved")
@@ -34,6 +35,7 @@ class Batch(Generic[Array]):
     types      (B, T) int64, 1 in the second text of a pair, or None
     code       (B, T, 4) int64, the kind of each token as code, or None
     task       the name of the task, if a run has several
+    row        the tokens that a decoder computes, where these are fewer; it follows from the others
     """
 
     tokens: Array
@@ -47,12 +49,15 @@ class Batch(Generic[Array]):
     types: Array | None = None
     code: Array | None = None
     task: str = ""
+    row: Row[Array] | None = field(default=None, compare=False)
 
     def map(self, change: Callable[[Array], Moved]) -> "Batch[Moved]":
         """The same batch with every array changed."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         for name, value in values.items():
-            if not isinstance(value, (tuple, str, type(None))):
+            if isinstance(value, Row):
+                values[name] = value.map(change)
+            elif not isinstance(value, (tuple, str, type(None))):
                 values[name] = change(value)
         return Batch(**values)
 
@@ -73,6 +78,18 @@ def find_targets(batch: NumpyBatch) -> NumpyBatch:
     return replace(batch, scored=None if len(scored) == batch.labels.size else scored, weights=weights)
 
 
+def with_row(batch: NumpyBatch, share_up_to: int) -> NumpyBatch:
+    """The batch with the row that a decoder computes, if it saves anything; share_up_to: as `Row` has it."""
+    lengths = batch.lengths or (batch.tokens.shape[1],) * len(batch.tokens)
+    if batch.classes is None:
+        targets = batch.scored
+    elif len(batch.classes) == len(lengths):
+        targets = np.cumsum(lengths) - 1
+    else:
+        return batch
+    return replace(batch, row=lay_row(batch.tokens.ravel(), lengths, targets, share_up_to))
+
+
 def halves(batch: NumpyBatch) -> list[NumpyBatch]:
     """A batch as two with half of its sequences each; itself if it has one."""
     count = len(batch.labels) if batch.lengths is None else len(batch.lengths)
@@ -83,9 +100,10 @@ def halves(batch: NumpyBatch) -> list[NumpyBatch]:
         weights = np.zeros(batch.labels.size, dtype=batch.weights.dtype)
         weights[slice(None) if batch.scored is None else batch.scored] = batch.weights
         weights = weights.reshape(batch.labels.shape)
-    whole = replace(batch, scored=None, weights=weights)
+    whole = replace(batch, scored=None, weights=weights, row=None)
     sides = slice(None, count // 2), slice(count // 2, None)
-    return [find_targets(_take(whole, side)) for side in sides]
+    parts = [find_targets(_take(whole, side)) for side in sides]
+    return parts if batch.row is None else [with_row(part, batch.row.share_up_to) for part in parts]
 
 
 def _take(batch: NumpyBatch, rows: slice) -> NumpyBatch:

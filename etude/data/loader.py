@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.batch import NumpyBatch, collate
+from etude.data.batch import NumpyBatch, collate, with_row
 from etude.data.cache import require_whole
 from etude.data.mixture import Mixture
 from etude.data.samples.sample import Ints, Samples
@@ -76,7 +76,10 @@ def permute(places: Ints, *, n: int, seed: int, epoch: int) -> Ints:
 
 @dataclass(frozen=True)
 class Loader:
-    """The batches of steps of a training split, assembled ahead in one background thread."""
+    """The batches of steps of a training split, assembled ahead in one background thread.
+
+    share_up_to: gives each batch the row that a decoder computes, as `Row` says; None: no batch has one.
+    """
 
     split: Samples | Mixture
     _: KW_ONLY
@@ -87,6 +90,7 @@ class Loader:
     rank: int = 0
     ranks: int = 1
     prefetch: int = 4
+    share_up_to: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -99,7 +103,11 @@ class Loader:
         mine = rank_part(ids, self.rank, self.ranks)
         batches = [
             load_samples(
-                self.split, group[low : low + self.micro_batch_size], self.attend_across_documents, epoch
+                self.split,
+                group[low : low + self.micro_batch_size],
+                self.attend_across_documents,
+                epoch,
+                share_up_to=self.share_up_to,
             )
             for group in _groups(self.split, mine)
             for low in range(0, len(group), self.micro_batch_size)
@@ -130,13 +138,18 @@ def iterate_once(
     rank: int = 0,
     ranks: int = 1,
     max_samples: int | None = None,
+    share_up_to: int | None = None,
 ) -> Iterator[NumpyBatch]:
-    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt to the ranks in batches."""
+    """Every sample once and in order, or `max_samples` evenly spaced ones, dealt to the ranks in batches.
+
+    share_up_to: as for `Loader`.
+    """
     count = min(len(split), max_samples or len(split))
     ids = np.arange(count) * len(split) // count
     for group in _groups(split, ids):
         for low in range(rank * micro_batch_size, len(group), ranks * micro_batch_size):
-            yield load_samples(split, group[low : low + micro_batch_size], attend_across_documents)
+            some = group[low : low + micro_batch_size]
+            yield load_samples(split, some, attend_across_documents, share_up_to=share_up_to)
 
 
 def longest_batch(split: Samples, micro_batch_size: int, attend_across_documents: bool) -> NumpyBatch:
@@ -173,12 +186,14 @@ def _groups(split: Samples | Mixture, ids: Ints) -> list[Ints]:
 
 
 def load_samples(
-    split: Samples | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0
-) -> NumpyBatch:
-    """The batch of some samples."""
+    split: Samples | Mixture, ids: Ints, attend_across_documents: bool, epoch: int = 0,
+    share_up_to: int | None = None,
+) -> NumpyBatch:  # fmt: skip
+    """The batch of some samples; share_up_to: as for `Loader`."""
     for part in split.parts.values() if isinstance(split, Mixture) else (split,):
         require_whole(part.spans.tokens)
-    return collate([split.sample(int(index), epoch) for index in ids], attend_across_documents)
+    batch = collate([split.sample(int(index), epoch) for index in ids], attend_across_documents)
+    return batch if share_up_to is None else with_row(batch, share_up_to)
 
 
 def _feistel(

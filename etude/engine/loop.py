@@ -76,9 +76,9 @@ Gradients = Callable[[TrainState, StepBatches, Objective, torch.Tensor, Replicas
 class Step:
     """One update that was made or skipped. `measured` stays on the device until somebody asks.
 
-    measured  (6,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
-              clipping, 1 if skipped, 1 if the update left a weight that is not finite; in fp16 (7,), with the
-              loss scale of the step, for a mean loss
+    measured  (7,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
+              clipping, 1 if skipped, 1 if the update left a weight that is not finite, tokens computed; in
+              fp16 (8,), with the loss scale of the step, for a mean loss
     shortage  what a rank had no memory for, so that nothing was changed and the step is still to be done
     """
 
@@ -131,12 +131,10 @@ def train(
             if settings.recompute != state.recomputes:
                 set_recompute(state.model, settings.recompute)
                 state.recomputes = settings.recompute
-            totals = torch.zeros(
-                4, device=world.device
-            )  # losses, targets, tokens, what ranks had no room for
+            totals = zero_totals(world.device)
             lacks = (gradients or add_gradients)(state, step, objective, totals, layout)
             grads, shortage = _sum_over_ranks(state, totals, layout, lacks)
-            number, measured = state.step + 1, torch.zeros(6, device=world.device)
+            number, measured = state.step + 1, torch.zeros(7, device=world.device)
             if shortage is None:
                 measured = _update_whole(state, grads, totals, settings)
                 state.step += 1
@@ -180,7 +178,18 @@ def _add_pass(state: TrainState, batch: NumpyBatch, objective: Objective, totals
     with state.precision.autocast():
         loss, targets = objective.loss_sum(state.model, to_device(batch, totals.device))
     (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
-    totals[:3] += torch.stack((loss.detach(), targets, torch.full_like(targets, batch.tokens.size)))
+    totals[:4] += count(loss, targets, batch)
+
+
+def zero_totals(device: torch.device) -> torch.Tensor:
+    """(5,): losses, targets, tokens, tokens computed, and what ranks had no memory for."""
+    return torch.zeros(5, device=device)
+
+
+def count(loss: torch.Tensor, targets: torch.Tensor, batch: NumpyBatch) -> torch.Tensor:
+    """(4,) what a micro-batch adds to the totals of a step."""
+    tokens, computed = batch.tokens.size, batch.tokens.size if batch.row is None else batch.row.computed
+    return torch.stack((loss.detach(), targets, *(torch.full_like(targets, n) for n in (tokens, computed))))
 
 
 def _sum_over_ranks(
@@ -206,7 +215,7 @@ def _sum_over_ranks(
     if world.size > 1:
         layout.finish()
         world.sum([totals])
-        lacks = int(totals[3])  # only several ranks wait for their devices here
+        lacks = int(totals[-1])  # only several ranks wait for their devices here
     if not lacks:
         return [parameter.grad for parameter in parameters if parameter.grad is not None], None
     optimizer.forget(begun)
@@ -219,7 +228,7 @@ def _drop(state: TrainState, totals: torch.Tensor, lacks: int, error: Exception)
     state.optimizer.zero_grad()
     release(error)
     totals.zero_()
-    totals[3] = lacks
+    totals[-1] = lacks
 
 
 def _update_whole(
@@ -232,7 +241,7 @@ def _update_whole(
     try:
         scale = [state.precision.scale * state.precision.of_mean] if state.precision.name == "fp16" else []
         checked = _update(state, grads, totals, settings)
-        return torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, *scale)])))
+        return torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, totals[3], *scale)])))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

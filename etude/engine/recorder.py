@@ -100,11 +100,12 @@ class Recorder:
         steps, self._since_log = self._since_log, []
         seconds = sum(step.seconds for step in steps)
         tokens, targets = sum(step.tokens or 0 for step in steps), sum(step.targets for step in steps)
+        computed = sum(step.computed_tokens or step.tokens or 0 for step in steps)
         self.write(
             events.Resource(
                 step=steps[-1].step,
                 tokens_per_second=_rate(tokens, seconds, 1),
-                mfu=_rate(self._cost.operations(tokens, targets), seconds * self.matrix_rate, 4),
+                mfu=_rate(self._cost.operations(computed, targets), seconds * self.matrix_rate, 4),
                 wait_ratio=_rate(sum(step.wait_seconds for step in steps), seconds, 4),
                 **vars(self._sampler.read()),
             )
@@ -164,6 +165,7 @@ def _record(
     norm: float,
     skipped: float,
     is_broken: float,
+    computed: float,
     loss_scale: float | None = None,
 ) -> events.Step:
     return events.Step(
@@ -179,4 +181,5 @@ def _record(
         wait_seconds=max(round(step.wait_seconds, 6), 0.0),
         skipped=bool(skipped),
         loss_scale=loss_scale,
+        computed_tokens=int(computed) if computed < tokens else None,
     )

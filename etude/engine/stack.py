@@ -17,7 +17,7 @@ import torch
 from etude.data.batch import Batch, NumpyBatch
 from etude.data.loader import StepBatches
 from etude.engine.batch import to_device
-from etude.engine.loop import Objective, TrainState, add_gradients, seed_of
+from etude.engine.loop import Objective, TrainState, add_gradients, count, seed_of, zero_totals
 from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.parallel import Replicas
 from etude.models.layers import set_recompute
@@ -141,7 +141,7 @@ class Stack:
         whole = self._model_of(states)
         whole.train()
         set_recompute(whole, first.course.at(first.step).recompute)
-        totals = [torch.zeros(4, device=device) for _ in group]
+        totals = [zero_totals(device) for _ in group]
         for index, batch in enumerate(step.micro_batches):
             torch.manual_seed(seed_of(first.course.recipe.seed, first.step, index, rank))
             one, given = OnePass(whole, [state.model for state in states]), to_device(batch, device)
@@ -151,7 +151,7 @@ class Stack:
                 with one.called_by(place), state.precision.autocast():
                     own, targets = member.objective.loss_sum(state.model, given)
                 loss = loss + own * state.precision.scale
-                total[:3] += torch.stack((own.detach(), targets, torch.full_like(targets, batch.tokens.size)))
+                total[:4] += count(own, targets, batch)
             loss.backward()  # type: ignore[no-untyped-call]
         return totals
 
@@ -177,7 +177,7 @@ def _are_same(ones: Sequence[NumpyBatch], others: Sequence[NumpyBatch]) -> bool:
     def is_same(one: Any, other: Any) -> bool:
         return np.array_equal(one, other) if isinstance(one, np.ndarray) else bool(one == other)
 
-    names = [each.name for each in fields(Batch)]
+    names = [each.name for each in fields(Batch) if each.compare]
     return len(ones) == len(others) and all(
         is_same(getattr(one, name), getattr(other, name))
         for one, other in zip(ones, others)

@@ -258,7 +258,7 @@ class Updates:
     def _find_dropped(self, kept: Floats, measured: Floats) -> list[int]:
         """Steps after which the averages had only decayed, though the gradient was not nothing.
 
-        kept: (steps + 1, elements), measured: (steps or more, 6 or more).
+        kept: (steps + 1, elements), measured: (steps or more, 7 or more).
         """
         was, now = kept[:-1], kept[1:]
         assert self._averages is not None

@@ -12,6 +12,7 @@ from etude.data.loader import iterate_once
 from etude.data.samples.sample import Samples
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.models.families.table import family_of
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 
@@ -63,5 +64,8 @@ class Exam:
         """This rank's part of a split, or of some evenly spaced samples of it."""
         size, attend = self.micro_batch_size, self.recipe.data.attend_across_documents
         rank, ranks = self.world.rank, self.world.size
-        batches = iterate_once(split, size, attend, rank=rank, ranks=ranks, max_samples=max_samples)
+        up_to = family_of(self.model).sharing(self.model, False, True).up_to
+        batches = iterate_once(
+            split, size, attend, rank=rank, ranks=ranks, max_samples=max_samples, share_up_to=up_to
+        )
         return (replace(batch, task=self.task) for batch in batches)

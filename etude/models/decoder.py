@@ -8,7 +8,7 @@ H heads (n_head, or n_kv_head for keys and values), D head_dim, V vocab_size
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etude.models.attention import attend, attend_each
+from etude.models.cascade import attend_parts
 from etude.models.decoder_config import DecoderConfig
 from etude.models.fused import rotate, swiglu
 from etude.models.layers import RMSNorm, draw, embedding, run_block
 from etude.models.packing import Ends, last_states, send
 from etude.models.rope import inverse_frequencies
+from etude.prefixes import Part, Row
 
 
 class Cache:
@@ -87,20 +89,34 @@ class Places:
 
 @dataclass(frozen=True)
 class Context:
-    """The values that all blocks share in one call.
+    """The values that all blocks share in one call, but for those of the last one.
 
     rotary   cosine and signed sine, (B, T, 1, D) fp32 each
+    queries  the same of the queries, where these are fewer
     lengths  of the sequences that lie end to end in the one row, or None: every row is one
     ends     of these sequences
     cache    filled by a call with lengths, extended by one token a row in a call without
     places   of those tokens
+    found    (N,) the place in a row of computed tokens of each token, or None: they are as they were given
+    parts    of the attention, where it is computed in parts
+    scored   (m,) what a block computes beside keys and values, of the B x T places; None: all
+    copies   of the same samples that the rows hold
     """
 
     rotary: tuple[Tensor, Tensor]
+    queries: tuple[Tensor, Tensor] | None = None
     lengths: tuple[int, ...] | None = None
     ends: Ends | None = None
     cache: Cache | None = None
     places: Places | None = None
+    found: Tensor | None = None
+    parts: tuple[Part, ...] = ()
+    scored: Tensor | None = None
+    copies: int = 1
+
+    def pick(self, x: Tensor) -> Tensor:
+        """The places of (B, T, ...) that a block computes beside keys and values, (copies, m, ...)."""
+        return x if self.scored is None else pick(x, self.scored, self.copies)
 
 
 class Decoder(nn.Module):
@@ -128,6 +144,7 @@ class Decoder(nn.Module):
         lengths: tuple[int, ...] | None = None,
         cache: Cache | None = None,
         reach: int | None = None,
+        row: Row[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, C) after the final norm, of tokens (B, T) int64.
 
@@ -135,27 +152,50 @@ class Decoder(nn.Module):
         sequences that lie end to end in each row of tokens, which do not see each other. cache: with
         `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended. reach: as
         for `Places`; positions then say where the rows end, and to count cache.lengths is left to the caller.
+        row: computes its tokens alone, for each copy of the samples in the rows of tokens; the states are
+        those of its targets then, (copies, t, C).
         """
         is_step = cache is not None and not lengths
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
             if cache and is_step:
                 positions = positions + send(torch.tensor(cache.lengths), tokens.device)[:, None]
+        ends = Ends(lengths * tokens.shape[0]) if lengths else None
+        copies = 1 if row is None else tokens.numel() // row.size
+        if row is not None:
+            positions = positions.expand_as(tokens)
+            if row.places is not None:
+                tokens, positions = (pick(each, row.places, copies) for each in (tokens, positions))
         context = Context(
             rotary=rotary_tables(positions, self.config),
             lengths=lengths,
-            ends=Ends(lengths * tokens.shape[0]) if lengths else None,
+            ends=ends,
             cache=cache,
             places=Places(cache, positions[:, 0], reach) if cache and is_step else None,
+            found=row.found if row else None,
+            parts=row.parts if row else (),
+            copies=copies,
         )
         x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
         x = functional.dropout(x, self.config.dropout, self.training)
         for block in self.model.layers:
+            if block is self.model.layers[-1] and row is not None and row.scored is not None:
+                context = self._of_last_block(context, row)
             x = run_block(block, x, context, recompute=self.checkpoint_activations and self.training)
         if cache is not None and reach is None:
             cache.lengths = list(lengths) if lengths else [length + 1 for length in cache.lengths]
         hidden: Tensor = self.model.norm(x)
-        return hidden
+        return hidden if row is None or row.targets is None else hidden.index_select(1, row.targets)
+
+    def _of_last_block(self, context: Context, row: Row[Tensor]) -> Context:
+        """The context in which only the scored places have queries, where attention in parts allows that."""
+        scored = replace(context, scored=row.scored)
+        window = self.config.window(self.config.n_layer - 1)
+        drops = self.training and self.config.dropout
+        if drops or context.rotary[0].device.type != "cpu" or (window is not None and window < row.longest):
+            return scored
+        cos, sin = (scored.pick(each) for each in context.rotary)
+        return replace(scored, queries=(cos, sin), parts=row.last)
 
     def advance(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Logits (B, V) after the next token (B,) of each row, which the cache then holds too."""
@@ -226,9 +266,9 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """(B, T, C) to (B, T, C), or to (copies, m, C) of the scored places."""
         attended = self.self_attn(self.input_layernorm(x), context)
-        x = x + functional.dropout(attended, self.dropout, self.training)
+        x = context.pick(x) + functional.dropout(attended, self.dropout, self.training)
         return x + functional.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
 
 
@@ -252,23 +292,33 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """(B, T, C) to (B, T, C), or to (copies, m, C) of the scored places."""
+        given = (x if context.queries is None else context.pick(x), x, x)
         projections = (self.q_proj, self.k_proj, self.v_proj)
-        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in projections)
-        q, k = (rotate(heads, context.rotary, v.dtype) for heads in (self.q_norm(q), self.k_norm(k)))
-        dropout = self.dropout if self.training else 0.0
-        if context.lengths is not None and context.ends is not None:
-            if context.cache is not None:
-                context.cache.fill(self.layer, context.lengths, k, v)
-            attended = self.attend_each(
-                q, k, v, context.lengths, context.ends, window=self.window, dropout=dropout
-            )
-        elif context.cache is not None and context.places is not None:
-            attended = self.attend_cached(q, k, v, context.cache, context.places)
-        else:
-            attended = attend(q, k, v, window=self.window, dropout=dropout)
+        q, k, v = (project(of).unflatten(-1, (-1, self.head_dim)) for project, of in zip(projections, given))
+        q = rotate(self.q_norm(q), context.queries or context.rotary, v.dtype)
+        k = rotate(self.k_norm(k), context.rotary, v.dtype)
+        if context.cache is not None and context.lengths is not None:
+            kept = (k, v) if context.found is None else (k[:, context.found], v[:, context.found])
+            context.cache.fill(self.layer, context.lengths, *kept)
+        attended = self.attend(q, k, v, context)
+        if context.queries is None:
+            attended = context.pick(attended)
         out: Tensor = self.o_proj(attended.flatten(2))
         return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """Attention of the heads of queries, as the context has it; returns (B, T, H, D)."""
+        if context.parts:
+            return attend_parts(q, k, v, context.parts)
+        dropout = self.dropout if self.training else 0.0
+        if context.lengths is not None and context.ends is not None:
+            return self.attend_each(
+                q, k, v, context.lengths, context.ends, window=self.window, dropout=dropout
+            )
+        if context.cache is not None and context.places is not None:
+            return self.attend_cached(q, k, v, context.cache, context.places)
+        return attend(q, k, v, window=self.window, dropout=dropout)
 
     def attend_cached(self, q: Tensor, k: Tensor, v: Tensor, cache: Cache, places: Places) -> Tensor:
         """One token (B, 1, H, D) a row over itself and all before it in the cache; returns (B, 1, H, D)."""
@@ -292,6 +342,11 @@ class FeedForward(nn.Module):
         """(B, T, C) to (B, T, C) through (B, T, F)."""
         out: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
         return out
+
+
+def pick(x: Tensor, places: Tensor, copies: int) -> Tensor:
+    """The places of rows (B, T, ...) that hold so many copies of the same samples, (copies, m, ...)."""
+    return x.reshape(copies, -1, *x.shape[2:]).index_select(1, places)
 
 
 def rotary_tables(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:

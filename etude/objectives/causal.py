@@ -71,8 +71,9 @@ def _labels(batch: DeviceBatch) -> torch.Tensor:
 
 def _hidden(model: Any, batch: DeviceBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The states (n, C) that the targets follow from, and weight (V, C) and bias (V,) of the head."""
-    hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
+    row = {} if batch.row is None else {"row": batch.row}
+    hidden: torch.Tensor = model(batch.tokens, positions=batch.positions, lengths=batch.lengths, **row)
     hidden = hidden.flatten(0, 1)  # (B, T, C) -> (B x T, C)
-    if batch.scored is not None:
+    if batch.scored is not None and batch.row is None:
         hidden = hidden[batch.scored]
     return hidden, model.head_weight(), getattr(model, "head_bias", lambda: None)()

@@ -64,6 +64,11 @@ class Train(Section):
     max_grad_norm: Limit = key(1.0, 'gradients longer than this are scaled down to it; "none" leaves them')
     compile: bool = key(False, "fuse the model with torch.compile; costs a minute at the start")
     activation_checkpointing: bool = key(False, "compute activations twice to keep fewer of them")
+    share_prefixes: Literal["auto", "off", "on"] = key(
+        "auto",
+        "compute the tokens with which several samples of a micro-batch begin once; auto: where nothing "
+        "changes; on: under adapter.dropout too, which then drops the same in all of them",
+    )
     on_oom: Literal["keep_batch", "smaller_batch", "stop"] = key(
         "keep_batch",
         "if memory runs out: smaller micro-batches, then activation_checkpointing; smaller_batch makes the "

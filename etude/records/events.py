@@ -19,13 +19,14 @@ Number = Annotated[float, float]  # a whole number becomes a float
 Seconds = Annotated[float, at_least(0, LONGEST_SECONDS), float]
 Positive = Annotated[int, at_least(1)]
 TIME = Annotated[float, at_least(0, LAST_TIME), float]
+RARE = ("loss_scale", "computed_tokens", "mapped_bytes")  # no key of a line where they are None
 
 
 @dataclass(frozen=True)
 class Attempt:
     """A start or restart; records of earlier attempts beyond `from_step` no longer count.
 
-    lower_is_better  of the recipe's metric
+    lower_is_better  of the recipe's metric; prefixes: whether equal ones are computed once; if not, why
     """
 
     number: int
@@ -45,12 +46,13 @@ class Attempt:
     checkpoint: str | None = None
     changed: list[str] = field(default_factory=list)
     lower_is_better: bool | None = None
+    prefixes: str = ""
 
 
 class Step(NamedTuple):
     """One optimizer update; `step` counts them from 1. A skipped step changed no weight.
 
-    loss_scale  of fp16 in this step, as it is for a mean loss; None, and no key of the line, elsewhere
+    loss_scale  of fp16, for a mean loss; computed_tokens: where prefixes are shared; else None, and no key
     """
 
     step: int
@@ -65,6 +67,7 @@ class Step(NamedTuple):
     skipped: bool = False
     tokens: int | None = None
     loss_scale: Number | None = None
+    computed_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -304,9 +307,8 @@ def type_of(event: Event) -> str:
 def to_json(event: Event, time: float) -> dict[str, Any]:
     """Plain values for a journal line; non-finite numbers become "nan", "inf" and "-inf"."""
     values = event._asdict() if isinstance(event, Step | Resource) else asdict(event)
-    if isinstance(event, Step | Resource) and event[-1] is None:  # many lines, most of them without
-        values.popitem()
-    return {"type": type_of(event), "time": round(time, 3), **plain(values)}
+    named = {name: value for name, value in values.items() if value is not None or name not in RARE}
+    return {"type": type_of(event), "time": round(time, 3), **plain(named)}
 
 
 def from_json(record: dict[str, Any]) -> Event | None:
@@ -382,11 +384,10 @@ def _is_drawn(finding: Finding) -> bool:
     )
 
 
-_SETTINGS = Object(optional={"max_tokens": (int, None)})
 _RULES: dict[str, Callable[[Any], bool]] = {
     "attempt": lambda event: "total" in event.parameters and fit(event.environment, ENVIRONMENT) is not None,
     "scores": _is_consistent,
-    "generation": lambda event: fit(event.settings, _SETTINGS) is not None,
+    "generation": lambda event: fit(event.settings, Object(optional={"max_tokens": (int, None)})) is not None,
     "data": _is_summary,
     "finding": _is_drawn,
 }

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
-from etude.records.events import LAST_TIME, LONGEST_SECONDS, TIME, Number, Resource, Seconds, Step
+from etude.records.events import LAST_TIME, LONGEST_SECONDS, RARE, TIME, Number, Resource, Seconds, Step
 from etude.records.ledger import Entry
 
 _HEADS = (b'{"type": "step",', b'{"type": "resource",')
@@ -23,13 +23,13 @@ _HINTS: dict[Any, CoreSchema] = {
 
 
 class _Flat:
-    """One of the types whose lines hold numbers only; most lines are without the last field."""
+    """One of the types whose lines hold numbers only; most lines are without those that are rare."""
 
     def __init__(self, event: type[Step | Resource]) -> None:
         hints = {"time": TIME, **event.__annotations__}
-        self._last = event._fields[-1]
+        self._rare = [name for name in event._fields if name in RARE]
         record = {
-            name: core_schema.typed_dict_field(_schema(hint), required=name != self._last)
+            name: core_schema.typed_dict_field(_schema(hint), required=name not in RARE)
             for name, hint in hints.items()
         }
         schema = core_schema.list_schema(core_schema.typed_dict_schema(record), fail_fast=True)
@@ -57,7 +57,8 @@ class _Flat:
         if text.count(b":") != sum(map(len, records)) + 2 * len(lines):
             raise ValueError("another key")
         for record in records:
-            record.setdefault(self._last)
+            for name in self._rare:
+                record.setdefault(name)
         return records
 
 

@@ -138,6 +138,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "ratings": ("ratings", "counts and mean of the last rating of each text by each rater"),
     "gap": ("nats per target", "last validation loss less the mean of the loss_window steps before it"),
     "tokens_per_second": ("tokens per second", "tokens of samples over the seconds of the steps that count"),
+    "computed_ratio": ("share", "of the tokens of samples, computed; the others are prefixes of others"),
     "mfu": ("share", "mean over time, of the measured matrix rate"),
     "wait_ratio": ("share", "of the step seconds, waiting for data"),
     "cpu_percent": ("percent", "mean over time, of one core"),
@@ -307,6 +308,8 @@ def _resources(history: History) -> Computed:
     measured, source = _records(resources), _records(steps)
     tokens = sum(step.targets if step.tokens is None else step.tokens for step in steps)
     yield "tokens_per_second", tokens / seconds if seconds else None, source
+    computed = sum(step.computed_tokens or step.tokens or step.targets for step in steps)
+    yield "computed_ratio", computed / tokens if computed < tokens else None, source
     yield "wait_ratio", sum(step.wait_seconds for step in steps) / seconds if seconds else None, source
     for name in ("mfu", "cpu_percent", "gpu_percent"):
         yield name, _mean(windows, name), measured

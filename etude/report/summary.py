@@ -292,8 +292,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "ratings", str(summary["ratings"])
     if summary["gap"] is not None:
         yield "gap", f"{number(round(summary['gap'], 4) + 0.0)} (last validation minus training loss)"
-    speed = f"{number(summary['tokens_per_second'], 0)} tokens/s"
-    yield "speed", f"{speed}, MFU {percent(summary['mfu'])} of the measured matrix rate"
+    yield "speed", _speed(summary)
     if summary["wait_ratio"] is not None:
         yield "waiting for data", f"{percent(summary['wait_ratio'])} of the time in steps"
     on_gpu = summary["peak_gpu_memory_bytes"]
@@ -309,6 +308,12 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "checkpoints", ", ".join(summary["checkpoints"]) or "none"
     if summary["damaged_lines"]:
         yield "damaged lines", f"{numbers(summary['damaged_lines'])} of the journal"
+
+
+def _speed(summary: Summary) -> str:
+    speed, share = f"{number(summary['tokens_per_second'], 0)} tokens/s", summary["computed_ratio"]
+    shared = "" if share is None else f", {percent(share)} of them computed, as prefixes are shared"
+    return f"{speed}{shared}, MFU {percent(summary['mfu'])} of the measured matrix rate"
 
 
 def _steering(summary: Summary) -> Iterator[tuple[str, str]]:

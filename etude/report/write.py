@@ -130,6 +130,9 @@ def _resources(summary: Summary) -> Iterator[str]:
         "Training loss, lowest mean of a log window": losses[2] is not None and short(losses[2]),
         "Gap: last validation minus training loss": summary["gap"] is not None and short(summary["gap"]),
         "Speed": summary["tokens_per_second"] and f"{number(summary['tokens_per_second'], 0)} tokens/s",
+        "Tokens computed, of those of the samples": (
+            summary["computed_ratio"] and percent(summary["computed_ratio"])
+        ),
         "MFU, share of the measured matrix rate": summary["mfu"] and percent(summary["mfu"]),
         "CPU, of one core": summary["cpu_percent"] and percent(summary["cpu_percent"] / 100),
         "GPU": summary["gpu_percent"] and percent(summary["gpu_percent"] / 100),

@@ -29,7 +29,7 @@ _RATE_SHARE = 0.5  # of square matrix products, that a training reaches
 # Keys that change neither the rows of an epoch nor the work of a row.
 _FREE = (
     "name", "seed", "train.epochs", "train.steps", "train.global_batch_size", "train.accumulation",
-    "train.micro_batch_size", "train.max_grad_norm", "train.activation_checkpointing",
+    "train.micro_batch_size", "train.max_grad_norm", "train.activation_checkpointing", "train.share_prefixes",
 )  # fmt: skip
 _FREE_SECTIONS = (
     "optim.",

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def step(number: int, loss: float, targets: float, *, skipped: float = 0, broken: float = 0) -> Step:
-    measured = torch.tensor([loss, targets, 40.0, 1.5, skipped, broken])
+    measured = torch.tensor([loss, targets, 40.0, 1.5, skipped, broken, 40.0])
     return Step(number, 0, 1e-3, samples=8, seconds=0.5, wait_seconds=0.1, measured=measured)
 
 
@@ -56,7 +56,7 @@ def test_a_log_step_has_the_loss_a_target_and_the_rates_of_its_steps(
     assert usage.rss_bytes > 1 << 20
 
 
-def test_a_seventh_figure_is_the_loss_scale(writer: RunWriter, recorder: Recorder) -> None:
+def test_an_eighth_figure_is_the_loss_scale(writer: RunWriter, recorder: Recorder) -> None:
     plain = step(1, 30.0, 20.0)
     recorder.add(replace(plain, measured=torch.cat((plain.measured, torch.tensor([4096.0])))))
     recorder.log()

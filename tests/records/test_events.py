@@ -68,13 +68,17 @@ def test_intervals_of_nothing_are_numbers_again() -> None:
 
 
 def test_the_keys_of_a_record_are_the_fields_of_its_event() -> None:
-    whole, scaled = Resource(1, 1.0, 0.5, 0.1, 90.0, 10, mapped_bytes=5), step(1)._replace(loss_scale=8.0)
+    whole, scaled = (
+        Resource(1, 1.0, 0.5, 0.1, 90.0, 10, mapped_bytes=5),
+        step(1)._replace(loss_scale=8.0, computed_tokens=9),
+    )
     for event in (attempt(1, 0), scaled, whole, SCORES, Note("next", "x")):
         names = [each.name for each in fields(event)] if is_dataclass(event) else list(event._fields)
         record = to_json(event, 1.23456)
         assert list(record) == ["type", "time", *names] and record["time"] == 1.235
         assert TYPES[record["type"]] is type(event) and from_json(record) == event
     assert "loss_scale" not in to_json(step(1), 1.0)
+    assert "computed_tokens" not in to_json(step(1)._replace(loss_scale=8.0), 1.0)
     assert "mapped_bytes" not in to_json(whole._replace(mapped_bytes=None), 1.0)
 
 

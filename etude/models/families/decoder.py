@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +14,11 @@ from etude.models.decoder import Cache, Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.families import shared
 from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
+from etude.models.lora import find_layers
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
 from etude.models.weights import check_twins
+from etude.prefixes import Sharing, lay_row
 from etude.recipe.model import Model
 
 
@@ -49,22 +52,44 @@ def _describe(config: DecoderConfig, pretrained: Pretrained | None, facts: Facts
 
 
 def _label_logits(model: Decoder, batch: Any) -> Tensor:
-    hidden = model(batch.tokens, positions=batch.positions, lengths=batch.lengths)
-    return model.classify(hidden, batch.lengths)
+    row = batch.row
+    hidden = model(batch.tokens, positions=batch.positions, lengths=batch.lengths, row=row)
+    return model.classify(hidden, batch.lengths if row is None else (1,) * hidden.shape[1])
+
+
+def _sharing(model: Decoder, is_training: bool, drops_alike: bool) -> Sharing:
+    """Attention in parts is of CPUs, whole windows and no dropout; a compiled model knows no rows."""
+    if model._compiled_call_impl is not None:
+        return Sharing(None, "the model is compiled")
+    device = model.model.norm.weight.device.type
+    if device != "cpu":
+        return Sharing(0, f"attention in parts is of CPUs, not of {device}")
+    adapters = find_layers(model).values()
+    drops = model.config.dropout or (not drops_alike and any(layer.dropout for layer in adapters))
+    if is_training and drops:
+        return Sharing(0, "under dropout each sample has a mask of its own")
+    windows = [model.config.window(layer) for layer in range(model.config.n_layer)]
+    return Sharing(min((window for window in windows if window is not None), default=2**30))
 
 
 def _reader(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Reader:
-    """Read prompts end to end without padding; the cache has room for so many tokens behind the longest."""
+    """Read prompts end to end without padding, and what they begin with in common once.
+
+    The cache has room for so many tokens behind the longest.
+    """
     device, lengths = model.head_weight().device, tuple(map(len, prompts))
     positions = send(torch.cat([torch.arange(length) for length in lengths])[None], device)
-    tokens = send(torch.tensor([token for prompt in prompts for token in prompt])[None], device)
+    flat = np.concatenate([np.asarray(prompt, dtype=np.int64) for prompt in prompts])
+    row = lay_row(flat, lengths, np.cumsum(lengths) - 1, _sharing(model, False, True).up_to or 0)
+    on_device = None if row is None else row.map(lambda array: send(torch.from_numpy(array), device))
+    tokens = send(torch.from_numpy(flat)[None], device)
     # Under autocast keys and values come in its dtype; weights do not.
     is_mixed = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if is_mixed else model.model.norm.weight.dtype
     cache = Cache(model.config, len(prompts), max(lengths) + max_tokens, dtype=dtype, device=device)
     # forward, not __call__: a compiled model would be compiled again for each length.
-    hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache)
-    logits = model.head(hidden[0, find_lasts(lengths, device)])
+    hidden = model.forward(tokens, positions=positions, lengths=lengths, cache=cache, row=on_device)[0]
+    logits = model.head(hidden if row is not None else hidden[find_lasts(lengths, device)])
     if packed.is_worth_it(model, len(prompts)):
         return Reader(logits, packed.TokenReader(model, cache))
     if captured.is_worth_it(model, max_tokens):
@@ -91,5 +116,6 @@ DECODER = Family(
     describe=_describe,
     blocks=lambda model: list(model.model.layers),
     label_logits=_label_logits,
+    sharing=_sharing,
     reader=_reader,
 )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from etude.models.config_checks import CLASS_STEMS
 from etude.models.cost import Cost
+from etude.prefixes import Sharing
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model, RopeScaling
 
@@ -163,6 +164,7 @@ class Family(Generic[C]):
     context       tokens that a model reads at most
     blocks        blocks of a model, in order: units to shard, recompute or quantise
     label_logits  logits (n, labels) of the samples in a batch: tokens, lengths, positions, types, code, task
+    sharing       prefixes that a model computes once: (model, in training, with dropout alike there)
     reader        reads prompts (token ids each) with room for so many tokens; None if it writes no text
     """
 
@@ -190,6 +192,9 @@ class Family(Generic[C]):
     context: Callable[[Any], int] = lambda model: int(model.config.longest)
     blocks: Callable[[Any], Sequence[nn.Module]]
     label_logits: Callable[[Any, Any], Tensor]
+    sharing: Callable[[Any, bool, bool], Sharing] = lambda model, is_training, drops_alike: Sharing(
+        None, "only decoders that etude computes itself share them"
+    )
     reader: Callable[[Any, list[list[int]], int], Reader] | None = None
 
     def empty(self, config: C, labels: int = 0) -> nn.Module:
