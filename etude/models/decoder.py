@@ -310,6 +310,7 @@ class Attention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """Attention of the heads of queries, as the context has it; returns (B, T, H, D)."""
         if context.parts:
+            k, v = (heads.reshape(context.copies, -1, *heads.shape[2:]) for heads in (k, v))
             return attend_parts(q, k, v, context.parts)
         dropout = self.dropout if self.training else 0.0
         if context.lengths is not None and context.ends is not None:
