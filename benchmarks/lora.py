@@ -37,6 +37,13 @@ TINY = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, "n_ffn": 64, "q
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 RANK, ALPHA, BATCH, SEQ_LEN, WARM_UP = 16, 32.0, 8, 512, 3
 TRAIN_ROWS, VALIDATION_ROWS = 512, 48
+# The chat template of Qwen2.5, as it is without tools.
+QWEN = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. "
+    "You are a helpful assistant.<|im_end|>\n' }}{% endif %}{% for message in messages %}{{ '<|im_start|>' + "
+    "message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 LEARNING_RATE = {"lora": 3e-3, "full": 3e-4}
 CLAIM = "Fine-tuning a Qwen2 shape on CodeAlpaca: real tokens/s, peak memory and loss, against Trainer + PEFT and TRL"
 
@@ -49,6 +56,8 @@ def main() -> None:
     parser.add_argument("--mode", nargs="+", choices=["lora", "full"], default=["lora", "full"])
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--template", choices=["plain", "qwen"], default="plain")
+    parser.add_argument("--system-tokens", type=int, default=0, help="of a system prompt before each row")
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument(
@@ -62,9 +71,8 @@ def main() -> None:
     )
     asked = parser.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
-    lines = asked.rows.read_text("utf-8").splitlines(keepends=True)
-    (HOME / "train.jsonl").write_text("".join(lines[:TRAIN_ROWS]), "utf-8")
-    (HOME / "validation.jsonl").write_text("".join(lines[-VALIDATION_ROWS:]), "utf-8")
+    if asked.system_tokens and asked.template == "plain":
+        parser.error("--system-tokens needs --template qwen")
     results: dict[str, Any] = {}
     table: list[list[Any]] = [["side", "real tokens/s", "x best peer", "peak GB", "validation loss", "fall"]]
     for vocabulary in asked.vocabulary:
@@ -79,7 +87,8 @@ def main() -> None:
         print(json.dumps(results, indent=1))
         return
     packages = ["torch", "transformers", "peft", "trl", "accelerate"]
-    write_result("lora", CLAIM, {"peers": versions(peer_python("trl", PEERS), packages), **results}, table)
+    name = "lora" if asked.template == "plain" else f"lora-qwen-{asked.system_tokens}"
+    write_result(name, CLAIM, {"peers": versions(peer_python("trl", PEERS), packages), **results}, table)
 
 
 def pretrained_base(vocabulary: int, tokenizers: Path, steps: int, *, tiny: bool = False) -> Path:
@@ -106,8 +115,45 @@ def pretrained_base(vocabulary: int, tokenizers: Path, steps: int, *, tiny: bool
     )
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
-        json.dumps(config | {"max_position_embeddings": 2 * SEQ_LEN}, indent=2)
+        json.dumps(config | {"max_position_embeddings": 4 * SEQ_LEN}, indent=2)
     )
+    return folder
+
+
+def _write_rows(path: Path, vocabulary: int, asked: argparse.Namespace) -> None:
+    """The rows of both splits; under Qwen's template as messages, behind a system prompt of other rows' code."""
+    from transformers import AutoTokenizer
+
+    lines = path.read_text("utf-8").splitlines()
+    parts = {"train": lines[:TRAIN_ROWS], "validation": lines[-VALIDATION_ROWS:]}
+    system: list[dict[str, str]] = []
+    if asked.system_tokens:
+        text = "\n".join(json.loads(line)["output"] for line in lines[TRAIN_ROWS:-VALIDATION_ROWS][:200])
+        tokenizer = AutoTokenizer.from_pretrained(asked.tokenizers / TOKENIZERS[vocabulary])
+        ids = tokenizer(text)["input_ids"][: asked.system_tokens]
+        system = [{"role": "system", "content": tokenizer.decode(ids)}]
+    for name, rows in parts.items():
+        made = rows if asked.template == "plain" else [_as_messages(json.loads(row), system) for row in rows]
+        (HOME / f"{name}.jsonl").write_text("\n".join(made) + "\n", "utf-8")
+
+
+def _as_messages(row: dict[str, str], system: list[dict[str, str]]) -> str:
+    question = "\n".join(filter(None, [row["instruction"], row.get("input", "")]))
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": row["output"]}]
+    return json.dumps({"messages": [*system, *turns]})
+
+
+def _with_template(base: Path) -> Path:
+    """The same model, whose tokenizer has Qwen's template and the tokens of its turns; made once."""
+    from transformers import AutoTokenizer
+
+    folder = base.with_name(f"{base.name}-qwen")
+    if not folder.exists():
+        shutil.copytree(base, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        tokenizer.chat_template = QWEN
+        tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -123,7 +169,12 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     timed = WARM_UP + asked.steps * asked.turns
     steps = timed + max(asked.more_steps, 1)  # after the last one etude evaluates and saves
     base = pretrained_base(vocabulary, asked.tokenizers, asked.pretrain_steps, tiny=asked.tiny)
+    if asked.template == "qwen":
+        base = _with_template(base)
+    _write_rows(asked.rows, vocabulary, asked)
     recipe = _recipe(base, mode, precision, steps)
+    recipe["train"]["seq_len"] += asked.system_tokens
+    recipe["data"]["template"] = "plain" if asked.template == "plain" else "chat"
     plan = make_plan(recipe_from(recipe))
     task = HOME / "task.json"
     samples = _samples(plan, steps)
@@ -193,7 +244,7 @@ def _recipe(base: Path, mode: str, precision: str, steps: int) -> dict[str, Any]
         **adapter,
         "data": {
             "train": [{"path": str(HOME / "train.jsonl")}],
-            "validation": [{"path": str(HOME / "validation.jsonl")}], "template": "plain",
+            "validation": [{"path": str(HOME / "validation.jsonl")}],
         },
         "train": {
             "steps": steps, "seq_len": SEQ_LEN, "global_batch_size": BATCH, "precision": precision,
