@@ -306,3 +306,17 @@ def _tokens() -> torch.Tensor:
 
 def _assert_equal(logits: torch.Tensor, expected: torch.Tensor) -> None:
     assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_nothing_below_the_lowest_adapter_is_kept_for_gradients() -> None:
+    model = random_decoder(LLAMA)
+    add_adapter(model, {"model.layers.2.mlp.up_proj": Adapter(rank=2)}, 0)
+    made: dict[int, bool] = {}
+    for number, block in enumerate(model.model.layers):
+        block.register_forward_hook(lambda _, given, out, at=number: made.update({at: out.requires_grad}))
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+        model.train()(random_tokens(LLAMA, 2, 16))
+    assert made == {0: False, 1: False, 2: True}
+    # Behind the adapter: its products and those of the rest of the last feed-forward layer and norm.
+    assert kept and len(kept) < 20
