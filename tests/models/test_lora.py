@@ -17,6 +17,7 @@ from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.parts import quantize
 from etude.recipe.model import Adapter
+from tests.models.decoders import LLAMA, random_decoder, random_tokens
 
 QWEN2 = DecoderConfig(
     vocab_size=97,
@@ -310,12 +311,17 @@ def _assert_equal(logits: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_nothing_below_the_lowest_adapter_is_kept_for_gradients() -> None:
     model = random_decoder(LLAMA)
-    add_adapter(model, {"model.layers.2.mlp.up_proj": Adapter(rank=2)}, 0)
+    lora.add_adapter(model, {"model.layers.2.mlp.up_proj": Adapter(rank=2)}, 0)
     made: dict[int, bool] = {}
     for number, block in enumerate(model.model.layers):
         block.register_forward_hook(lambda _, given, out, at=number: made.update({at: out.requires_grad}))
     kept: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+
+    def keep(each: torch.Tensor) -> torch.Tensor:
+        kept.append(each)
+        return each
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
         model.train()(random_tokens(LLAMA, 2, 16))
     assert made == {0: False, 1: False, 2: True}
     # Behind the adapter: its products and those of the rest of the last feed-forward layer and norm.
