@@ -30,11 +30,10 @@ from etude.plan.forecast import (
 )
 from etude.plan.gpus import SHARE_INTERVAL, Gpu, usual_share
 from etude.plan.length import choose_length
-from etude.plan.memory import Memory, UntraceableError, memory_of
+from etude.plan.memory import Memory, UntraceableError, about_memory, memory_of
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements
 from etude.plan.values import plan_values
-from etude.probe import LIMIT_SECONDS, probe
 from etude.recipe.schema import Recipe
 from etude.recipe.toml import toml_text
 from etude.records import events
@@ -300,6 +299,8 @@ def estimate(
         return Estimate(costs=costs_at(plan, usual * peak, SHARE_INTERVAL), basis=basis, **given)
     why = "no step was to be tried" if is_quick else _why_untried(plan, assumed)
     if not why:
+        from etude.probe import LIMIT_SECONDS, probe  # as much to import as half of the rest
+
         tell(f"trying steps, for {LIMIT_SECONDS:.0f} s at most; --quick leaves that out")
         tried = probe(plan)
         return Estimate(costs=tried.costs, basis=tried.basis, **given)
@@ -325,22 +326,33 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
     if plan.model is None:
         return None, plan
     per_rank = max(plan.global_batch_size // plan.recipe.train.devices, 1)
-
     size = plan.micro_batch_size or per_rank
 
+    known: dict[int, Memory] = {}
+
     def take(recipe: Recipe, count: int) -> Memory:
-        return needed if recipe is plan.recipe and count == size else memory_of(plan, count, recipe)
+        if recipe is not plan.recipe:
+            return memory_of(plan, count, recipe)
+        if count not in known:
+            known[count] = memory_of(plan, count)
+        return known[count]
+
+    def find() -> Fit | None:
+        assert limit is not None
+        return find_fit(
+            plan.recipe, take, size, per_rank, limit, lambda recipe, count: about_memory(plan, count, recipe)
+        )
 
     try:
-        needed = memory_of(plan, size)
+        fit = find() if limit is not None and plan.micro_batch_size is None else None
+        if fit is not None and set(fit.changes) <= {"train.micro_batch_size"}:
+            room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
+            return room, replace(plan, micro_batch_size=fit.micro_batch_size) if fit.changes else plan
+        needed = take(plan.recipe, size)
     except UntraceableError:  # some models of transformers
         return None, plan
-    if limit is None or needed.device_bytes <= limit:
-        return Room(memory=needed, micro_batch_size=size, limit=limit), plan
-    fit = find_fit(plan.recipe, take, size, per_rank, limit)
-    if plan.micro_batch_size is None and fit is not None and set(fit.changes) <= {"train.micro_batch_size"}:
-        room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
-        return room, replace(plan, micro_batch_size=fit.micro_batch_size)
+    if limit is not None and plan.micro_batch_size is not None and needed.device_bytes > limit:
+        fit = find()
     return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit), plan
 
 

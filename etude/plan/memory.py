@@ -40,6 +40,7 @@ from etude.recipe.schema import Recipe
 # CUDA, its libraries and kernels in a process: 808 MB on an H100 with torch 2.11, driver and libraries of it.
 _CONTEXT_BYTES = 810_000_000
 _STEPS = 3
+_FEW_LAYERS = 6
 _DROPOUT = re.compile(r"\w*(dropout|pdrop)(_prob)?")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -133,6 +134,25 @@ def memory_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -
     """
     subjects = subjects_of(plan, micro_batch_size, recipe)
     return max(map(estimate_memory, subjects), key=lambda memory: memory.peak)
+
+
+def about_memory(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> float | None:
+    """Bytes of the device by steps with one and two layers, to a hundredth if the others are like them.
+
+    Arguments as for `memory_of`. None for models that have no such number, or hardly more layers.
+    """
+    layers = getattr(plan.model, "n_layer", 0)
+    if layers < _FEW_LAYERS or hasattr(plan.model, "n_decoder_layer"):
+        return None
+    found = []
+    for subject in subjects_of(plan, micro_batch_size, recipe):
+        model: Any = subject.model
+        one, two = (
+            estimate_memory(replace(subject, model=replace(model, n_layer=count))).device_bytes
+            for count in (1, 2)
+        )
+        found.append(one + (layers - 1) * (two - one))
+    return max(found)
 
 
 def subjects_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> list[Subject]:

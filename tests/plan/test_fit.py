@@ -34,6 +34,23 @@ def test_the_largest_micro_batch_is_that_of_trying_all(limit: int, fixed: int, m
     assert len(asked) <= most and len(set(asked)) == len(asked)
 
 
+@pytest.mark.parametrize("error", [-0.01, 0.0, 0.01])
+@pytest.mark.parametrize("limit", range(0, 1400, 37))
+def test_rough_bytes_leave_one_size_to_try_and_never_another_answer(limit: int, error: float) -> None:
+    asked = []
+
+    def memory_of(size: int) -> Memory:
+        asked.append(size)
+        return of(100 + 20 * size)
+
+    fitting = [size for size in (1, 2, 3, 4, 6, 8, 12, 16, 24, 48) if 100 + 20 * size <= limit]
+    found = largest_micro_batch(memory_of, 48, limit, lambda size: (1 + error) * (100 + 20 * size))
+    assert (found[0] if found else None) == (max(fitting) if fitting else None)
+    assert len(asked) <= 2
+    far = all(abs(100 + 20 * size - limit) > 0.05 * limit for size in (1, 2, 3, 4, 6, 8, 12, 16, 24, 48))
+    assert len(asked) == 1 or not far
+
+
 def test_changes_come_in_the_order_of_harm() -> None:
     def memory_of(recipe: Recipe, size: int) -> Memory:
         state = 100 if recipe.adapter else 400

@@ -1,5 +1,6 @@
 """The memory of a step that is traced without numbers is that of the step when it is run."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,16 @@ from etude.objectives.causal import Causal
 from etude.objectives.classification import Classification
 from etude.objectives.masked import Masked
 from etude.objectives.seq2seq import Seq2Seq
-from etude.plan.memory import Subject, UntraceableError, estimate_memory, full_rows
+from etude.plan import make_plan
+from etude.plan.memory import (
+    Subject,
+    UntraceableError,
+    about_memory,
+    estimate_memory,
+    full_rows,
+    memory_of,
+)
+from etude.recipe.schema import Recipe
 from tests.bases import write_model
 from tests.models.folders import THEIRS
 
@@ -36,6 +46,7 @@ from .steps import (
     subject,
 )
 
+Make = Callable[..., Recipe]
 ENCODER, T5 = {"kind": "encoder"}, {"kind": "encoder-decoder"}
 MASKED = recipe_of(train={"objective": "masked"}, model=ENCODER)
 SEQ2SEQ = recipe_of(train={"objective": "seq2seq"}, model=T5)
@@ -183,6 +194,15 @@ def test_a_model_that_looks_at_numbers_is_refused(tmp_path: Path) -> None:
     recipe = recipe_of(model={"from": str(tmp_path)})
     with pytest.raises(UntraceableError, match="cannot be traced for this model"):
         estimate_memory(subject(recipe, pretrained.config, Causal(), rows(2, 16)))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_one_and_two_layers_tell_about_the_others(make_recipe: Make, device: str, size: int) -> None:
+    wide = {"model.n_embd": 64, "model.n_ffn": 256, "model.n_layer": 8, "train.seq_len": 128}
+    plan = replace(make_plan(make_recipe(wide)), device=torch.device(device), precision="bf16")
+    assert about_memory(plan, size) == pytest.approx(memory_of(plan, size).device_bytes, rel=0.02)
+    assert about_memory(make_plan(make_recipe()), size) is None
 
 
 def test_ranks_take_no_copy_of_the_gradients_beside_them() -> None:
