@@ -146,8 +146,10 @@ def compare_alone(sweep: Sweep, place: Path, count: int, draw: random.Random) ->
     for trial in drawn:
         alone = run_recipe(trial.recipe, Options(runs=place / "alone")).run
         run = states[trial.name].run
-        weights = _weights(run)  # those of the steps where others go on too
-        same = all(weights.get(file) == digest for file, digest in _weights(alone).items())
+        mine, theirs = _weights(alone), _weights(run)
+        # A fork has the best and the last checkpoint of where it left, its twin the last two.
+        shared = mine.keys() & theirs.keys()
+        same = max(mine) in shared and all(mine[file] == theirs[file] for file in shared)
         if not same or _series(alone) != _series(run):
             unequal.append(trial.name)
     return {"twins": [trial.name for trial in drawn], "equal": count - len(unequal), "unequal": unequal}
