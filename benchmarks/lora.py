@@ -175,6 +175,8 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     recipe = _recipe(base, mode, precision, steps)
     recipe["train"]["seq_len"] += asked.system_tokens
     recipe["data"]["template"] = "plain" if asked.template == "plain" else "chat"
+    if asked.system_tokens:  # which makes near-duplicates of all rows
+        recipe["data"] |= {"deduplicate": "exact", "leakage": {"max_ratio": 1.0}}
     plan = make_plan(recipe_from(recipe))
     task = HOME / "task.json"
     samples = _samples(plan, steps)
