@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from etude import durable
 from etude.data.labels import listed
+from etude.data.loader import load_samples
 from etude.engine.checkpoint import load_weights, read_progress
 from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
+from etude.engine.shards import Shards
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.models.adapter_files import check_same, read_adapter_config
@@ -53,15 +56,29 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     if recipe.model.quantize is not None and options.model is None:
         quantize(model, precision.dtype, device)
     adapt(recipe, model)
-    model.to(device)
     if file := options.first_weights:
         _check_adapter(plan, file)
         _check_labels(plan, file.parent)
         load_weights(file, model)
+    shards = _place(plan, options, model, world)
     if recipe.train.compile:
         model.compile()
     course = Course(recipe, plan.steps, options.changes)
-    return TrainState(model, Optimizer(model, recipe.optim), precision, course), new_weights
+    optimizer = Optimizer(model, recipe.optim, shards)
+    return TrainState(model, optimizer, precision, course, shards=shards), new_weights
+
+
+def _place(plan: Plan, options: Options, model: nn.Module, world: World) -> Shards | None:
+    """Bring a model to the device, or its rows of this rank. Raises: InputError if it cannot be sharded."""
+    if world.agree(plan.parallel.kind) != "shard":
+        model.to(world.device)
+        return None
+    if options.model is not None or options.loss is not None:
+        raise InputError(
+            'train.parallel = "shard" takes models and losses of etude; with your own use "replicate"'
+        )
+    spare = load_samples(plan.train, np.zeros(1, np.int64), plan.recipe.data.attend_across_documents)
+    return Shards(model, world, spare)
 
 
 def sharing_of(model: nn.Module, recipe: Recipe, own: Own) -> Sharing:

@@ -112,7 +112,7 @@ def _convert_apart(source: Path, out: Path) -> None:
 def _convert_parts(parts: list[Path], out: Path) -> None:
     import torch
 
-    from etude.engine.checkpoint import safetensors
+    from etude.engine.tensor_files import safetensors
 
     weight_map: dict[str, str] = {}
     total = 0
@@ -176,7 +176,7 @@ def _tensors(part: Path, loaded: Any, known: set[str]) -> dict[str, Any]:
     """The tensors by name, each with memory of its own, as safetensors has them."""
     import torch
 
-    from etude.engine.checkpoint import DTYPES
+    from etude.engine.tensor_files import DTYPES
 
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise InputError(f"{part} holds more than named tensors; nothing of it was run")

@@ -17,6 +17,7 @@ from etude.data.render import ChatTemplate, find_template
 from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import FILES, load_tokenizer
 from etude.engine import checkpoint as checkpoints
+from etude.engine.tensor_files import read_tensors, safetensors
 from etude.errors import InputError
 from etude.models import weights
 from etude.models.adapter_files import SavedAdapter, adapted_modules, read_adapter_config, whole_names
@@ -53,7 +54,7 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     checkpoint = find_weights(given, runs).parent
     checkpoints.verify_checkpoint(checkpoint, run.info["id"])
     own_file = checkpoints.weights_file(checkpoint)
-    checkpoints.require_finite(own_file, checkpoints.read_tensors(own_file))
+    checkpoints.require_finite(own_file, read_tensors(own_file))
     _check_kind(kind, run, is_adapter=(checkpoint / ADAPTER_FILE).is_file())
     out = out.absolute()
     require_outside_runs(out)
@@ -89,7 +90,7 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
         for name, content in made.items():
             durable.write_file(durable.inside(hidden, name), content)
         if tensors:
-            durable.write_file(hidden / checkpoints.MODEL_FILE, checkpoints.safetensors(tensors))
+            durable.write_file(hidden / checkpoints.MODEL_FILE, safetensors(tensors))
     return out
 
 
@@ -118,7 +119,7 @@ def load_model(folder: Path, *, dtype: torch.dtype, objective: str | None = None
     base = _base_of(folder, saved)
     _check_base(folder, base)
     model, new = _load(base, dtype)
-    tensors = checkpoints.read_tensors(folder / ADAPTER_FILE)
+    tensors = read_tensors(folder / ADAPTER_FILE)
     recipes = adapted_modules(folder, saved, tensors, model)
     whole = whole_names(folder, saved, tensors, model)
     if lost := [name for name in new if not name.startswith(tuple(f"{part}." for part in whole))]:

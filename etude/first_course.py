@@ -18,7 +18,8 @@ def sized_course(run: Run, plan: Plan, state: TrainState, find_size: Callable[[]
     """
     size = plan.micro_batch_size
     if size is None and (run.path / "environment.json").exists():
-        size = int(run.environment["micro_batch_size"])
+        found = int(run.environment["micro_batch_size"])  # perhaps on another number of ranks
+        size = found if plan.global_batch_size // plan.recipe.train.devices % found == 0 else None
     size = size or find_size()
     parts = {
         "train": plan.recipe.train.model_copy(update={"micro_batch_size": size}),

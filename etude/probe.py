@@ -144,8 +144,10 @@ def find_micro_batch(plan: Plan, state: TrainState, objective: Objective, world:
             raise torch.OutOfMemoryError(f"{size} samples do not fit on some rank")
 
     per_rank = plan.global_batch_size // world.size
-    held = sum(each.nbytes for each in state.model.parameters())
+    held = sum(each.nbytes for each in state.parameters.values())
     first = likely_micro_batch(plan, per_rank, room_for(world.device, held))
+    if state.shards:  # a rank that has no memory in a pass would leave the others waiting
+        return int(world.agree(first))
     return probe_micro_batch_size(per_rank, try_step, world.agree(first))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 from etude.control.desk import Decision
-from etude.engine import checkpoint as checkpoints
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory
 from etude.engine.parking import park, unpark
@@ -22,7 +21,7 @@ from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow
 from etude.report.write import write_report
-from etude.saving import begin_course, change_course, go_back, make_room, save
+from etude.saving import begin_course, change_course, go_back, make_room, save, take_best
 from etude.session import Session, begin
 from etude.start import Options
 from etude.text import parse_duration, shorten
@@ -321,8 +320,10 @@ def _end(session: Session, decision: Decision) -> Ending:
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         try:
+            scored = list[int]()
+            _at_end(session, "comparison", lambda: scored.append(take_best(session)), advice)
             with session.interruptible("the final scores"):
-                _at_end(session, "comparison", lambda: _compare(session), advice)
+                _at_end(session, "comparison", lambda: _compare(session, *scored), advice)
         except Abandoned:
             decision = _decide_to_leave(session)
     how: State = "paused" if decision.is_paused else "stopped" if decision.is_asked else "finished"
@@ -380,13 +381,10 @@ def _record_failure(session: Session, error: Exception) -> None:
         session.recorder.sync()
 
 
-def _compare(session: Session) -> None:
-    """Score the best weights beside those before training and the baselines, and keep every prediction."""
-    step, best = session.state.step, session.judge.best_step
-    if session.examiner.compared() and best is not None and best != step:
-        step, path = best, session.run.checkpoints / checkpoint_name(best)
-        checkpoints.load_weights(checkpoints.weights_file(path), session.state.model)
-    session.recorder.write(*session.examiner.compare(step))
+def _compare(session: Session, *scored: int) -> None:
+    """Score weights of a step beside those before training and the baselines, and keep every prediction."""
+    for step in scored:
+        session.recorder.write(*session.examiner.compare(step))
 
 
 def _at_end(session: Session, what: str, do: Callable[[], object], advice: str) -> None:

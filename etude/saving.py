@@ -1,7 +1,15 @@
 """Saving a run, and the changes of its course."""
 
 from etude.assemble import model_files
-from etude.engine.checkpoint import Progress, Snapshot, remove_unfinished, take_snapshot
+from etude.engine.checkpoint import (
+    Progress,
+    Snapshot,
+    begin_checkpoint,
+    load_weights,
+    remove_unfinished,
+    take_snapshot,
+    weights_file,
+)
 from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, capacity, room_for
 from etude.errors import FaultError
@@ -43,15 +51,31 @@ def save(session: Session, *, again: bool = False, asked: bool = False) -> None:
     )
     session.recorder.sync()
     session.keeper.note(state.step)
-    if session.world.is_main:
+    if session.world.is_main or state.shards:
         session.keeper.save(lambda: _take(session, progress))
 
 
 def _take(session: Session, progress: Progress) -> Snapshot:
-    """Take a snapshot of a run, and hold it against the weights."""
-    snapshot = take_snapshot(session.state, progress, model_files(session.plan, session.state.model))
+    """Take a snapshot of a run, and hold it against the weights; of shards on all ranks together."""
+    state, is_main = session.state, session.world.is_main
+    files = model_files(session.plan, state.model) if is_main else {}
+    snapshot = take_snapshot(state, progress, files)
     session.recorder.write(*session.invariants.compare(snapshot))
+    if state.shards:
+        if is_main:
+            begin_checkpoint(session.run.checkpoints, snapshot)
+        session.world.wait()
     return snapshot
+
+
+def take_best(session: Session) -> int:
+    """Take over the best weights, where they are to be scored; returns their step."""
+    state, best = session.state, session.judge.best_step
+    if best is None or best == state.step or not session.examiner.compared():
+        return state.step
+    path = weights_file(session.run.checkpoints / checkpoint_name(best))
+    load_weights(path, state.model, state.shards)
+    return best
 
 
 def begin_course(session: Session) -> None:

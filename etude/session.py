@@ -169,7 +169,7 @@ class Session:
 
         clerk = self.desk.clerk
         during = clerk.during(what) if clerk else contextlib.nullcontext()
-        with during, self.world.together(is_unwanted) as check, interruptible(check):
+        with during, self.state.gathered(), self.world.together(is_unwanted) as check, interruptible(check):
             yield
 
     def answer(self, action: str, reason: str, request: str | None) -> None:
@@ -279,10 +279,11 @@ def begin(
     if path:
         session.restore(path)
     recorder.write(*take_lost_changes(run, state, world))
-    if writer is not None and clerk is not None:
-        void_stale(clerk, state, writer)
-        _write_start(session, path, damage, new_weights)
-    recorder.write(*find_faults(plan, options, state, path, new_weights, is_main=world.is_main))
+    with state.gathered():
+        if writer is not None and clerk is not None:
+            void_stale(clerk, state, writer)
+            _write_start(session, path, damage, new_weights)
+        recorder.write(*find_faults(plan, options, state, path, new_weights, is_main=world.is_main))
     return session
 
 
@@ -386,7 +387,7 @@ def _write_start(session: Session, path: Path | None, damage: list[str], new_wei
 
 def _explain(plan: Plan, options: Options, state: TrainState, finding: events.Finding) -> events.Finding:
     """A finding with its cause: of a loss that fell too far by tests of the model, else copies of rows."""
-    is_alone = plan.recipe.train.devices == 1 or options.loss is None  # a loss of the user's may join ranks
+    is_alone = plan.recipe.train.devices == 1 or (options.loss is None and state.shards is None)
     if finding.kind in (Overfitting.kind, ValidationRise.kind):
         return name_repeats(finding, plan)
     if finding.kind != Collapse.kind or not is_alone:

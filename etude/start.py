@@ -205,6 +205,7 @@ def _write_conditions(
         "device": plan.device.type,
         "devices": plan.recipe.train.devices,
         "precision": plan.precision,
+        "parallel": plan.parallel.kind,
         "run": plan.recipe.run.model_dump(exclude_none=True),
         "notify": [each.model_dump(exclude_none=True) for each in plan.recipe.notify],
         "own_code": options.own.describe(),

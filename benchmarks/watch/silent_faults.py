@@ -90,9 +90,11 @@ def at_update(change: Callable[[TrainState, list[torch.Tensor], Any], Any]) -> P
     def patched() -> Iterator[None]:
         real = loop._update
 
-        def update(state: TrainState, grads: list[torch.Tensor], totals: Any, settings: Any) -> Any:
+        def update(
+            state: TrainState, grads: list[torch.Tensor], totals: Any, settings: Any, layout: Any
+        ) -> Any:
             late = state.step >= ONSET
-            return real(state, grads, totals, change(state, grads, settings) if late else settings)
+            return real(state, grads, totals, change(state, grads, settings) if late else settings, layout)
 
         with replaced(loop, "_update", update):
             yield

@@ -191,8 +191,7 @@ def find_unreached(
             ["weights that the loss does not use", "an activation that is detached on its way"],
             "gradients of a pass before the first step",
         )  # fmt: skip
-    stepped = {id(each) for each in optimizer.parameters}
-    if lost := [name for name, each in names.items() if id(each) not in stepped]:
+    if lost := [name for name, each in names.items() if not optimizer.has(name, each)]:
         yield _error(
             "trainable_not_stepped", "the optimizer does not have some of the weights",
             f"{_listed(lost)} of {plural(len(names), 'trained tensor')}",

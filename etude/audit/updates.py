@@ -47,13 +47,14 @@ class Updates:
 
     @classmethod
     def of(cls, plan: Plan, state: TrainState, *, is_fresh: bool) -> "Updates":
-        trained = {id(each) for each in state.optimizer.parameters}
-        matrices = [each for each in state.model.parameters() if each.dim() > 1 and each.is_floating_point()]
         sizes: dict[bool, list[float]] = {True: [], False: []}
-        for each in matrices:
-            size = float(each.detach().float().pow(2).mean().sqrt())
-            sizes[id(each) in trained] += [size] if 0 < size < math.inf else []
-        width = statistics.median([each.shape[1] for each in matrices] or [1])
+        widths = []
+        for name, each in state.model.named_parameters():
+            if each.dim() > 1 and each.is_floating_point():
+                size = float(each.detach().float().pow(2).mean().sqrt())
+                sizes[state.optimizer.has(name, each)] += [size] if 0 < size < math.inf else []
+                widths.append(each.shape[1])
+        width = statistics.median(widths or [1])
         spread, frozen = (statistics.median(sizes[each] or [0.0]) for each in (True, False))
         places = min(plan.steps, _PLACES)
         ratios = (

@@ -1,6 +1,6 @@
 """The only door for writing files, and the one for reading files that may come from a stranger."""
 
-from etude.durable.appending import Appender, sync_file, write_at
+from etude.durable.appending import Appender, make_sized, sync_file, write_at
 from etude.durable.calls import FaultPlan, faults
 from etude.durable.folders import (
     cache_folder,
@@ -48,7 +48,8 @@ from etude.durable.writing import (
 __all__ = [
     "LARGEST_JSON_BYTES", "Appender", "FaultPlan", "Written", "cache_folder", "cache_root", "check_name",
     "check_own_file", "check_own_folder", "check_plain", "content_key", "faults", "inside", "is_plain",
-    "is_sampled", "is_written", "make_folder", "name_encoding", "new_folder", "open_lock", "open_plain",
+    "is_sampled", "is_written", "make_folder", "make_sized", "name_encoding", "new_folder", "open_lock",
+    "open_plain",
     "parse_json", "read_bytes", "read_json", "read_json_object", "read_text", "remove_file",
     "remove_folder", "remove_leftovers", "remove_unheld", "rename_folder", "sha256_file", "sync_file",
     "sync_folder", "temporary_folder", "why_not_utf8", "write_at", "write_file", "write_json",

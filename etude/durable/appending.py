@@ -9,6 +9,7 @@ from pathlib import Path
 from etude.durable.calls import CHUNK_BYTES, call, storage_error, write_all
 from etude.errors import InputError
 
+_SIZED_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROWING_FILE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -86,8 +87,25 @@ class Appender:
         os.close(self._descriptor)
 
 
-def write_at(path: Path, data: bytes, place: int) -> None:
-    """Write bytes at a place of a file of a cache, which is made if it is not there; not durable.
+def make_sized(path: Path, head: bytes, size: int) -> None:
+    """Make a new file of a size that begins with `head`; the rest is for `write_at`. Raises: StorageError."""
+    try:
+        descriptor = call("open", path, lambda: os.open(path, _SIZED_FILE, 0o644))
+        try:
+            write_all(descriptor, memoryview(head), path)
+            if hasattr(os, "posix_fallocate") and size:
+                call(
+                    "allocate", path, lambda: os.posix_fallocate(descriptor, 0, size)
+                )  # a full disk is told now
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def write_at(path: Path, data: bytes | memoryview, place: int) -> None:
+    """Write bytes at a place of a file, which is made if it is not there; not durable.
 
     Raises: InputError if it is no plain file of this user with this one name, or ends before the place;
     StorageError.

@@ -3,9 +3,8 @@
 A checkpoint is made in two parts: training waits for the snapshot, and not for the writing.
 """
 
-import json
-import struct
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +13,11 @@ import torch
 
 from etude import durable
 from etude.engine.loop import TrainState
-from etude.errors import DamageError, FaultError, InputError, MissingError, RecipeError
+from etude.engine.shards import Shards
+from etude.engine.tensor_files import Piece, begin_file, read_tensors, safetensors, write_rows
+from etude.errors import DamageError, FaultError, InputError, MissingError, RecipeError, StorageError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
 from etude.models.parts import find_non_finite
-from etude.models.weights import open_tensors
 from etude.recipe.course import Change
 from etude.records import shape
 from etude.records.folder import BEST, checkpoint_folders, checkpoint_name, list_checkpoints, step_of
@@ -43,11 +43,8 @@ _STATE = shape.Object(
         "format": int, "changes": [_CHANGE], "counted": float | None,
     },
 )  # fmt: skip
+_PATIENCE_SECONDS, _LOOK_SECONDS = 3600.0, 0.02  # of rank 0 for the rows of others
 _GO_BACK = "remove that checkpoint, and the run goes on from the one before it"
-DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A moment of a run, copied to CPU memory. `masks`: buffers among the weights, which may be infinite."""
+    """A moment of a run, copied to CPU memory.
+
+    masks         buffers among the weights, which may be infinite
+    places        of tensors of which this rank holds some rows; the others are those of rank 0
+    rank, ranks   that write it together
+    """
 
     weights_file: str
     weights: dict[str, torch.Tensor]
@@ -81,18 +83,37 @@ class Snapshot:
     progress: Progress
     files: dict[str, bytes] = field(default_factory=dict)
     masks: frozenset[str] = frozenset()
+    places: dict[str, Piece] = field(default_factory=dict)
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def name(self) -> str:
         return checkpoint_name(self.progress.step)
 
+    @property
+    def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Weights and optimizer state by the name of their file."""
+        return {self.weights_file: self.weights, OPTIMIZER_FILE: self.optimizer}
+
 
 def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
     """Copy weights and optimizer state; `files` (config.json, tokenizer.json ...) are written beside them."""
+    shards = state.shards
     file, weights = trained_tensors(state.model)
-    copy = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
-    optimizer = {name: value.detach().to("cpu", copy=True) for name, value in state.optimizer.state().items()}
-    return Snapshot(file, copy, optimizer, progress, files, _masks(state.model))
+    moments = state.optimizer.state()
+    held = {name: shards.held(value) for name, value in weights.items()} if shards else weights
+    copy, optimizer = (
+        {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+        for tensors in (held, moments)
+    )
+    snapshot = Snapshot(file, copy, optimizer, progress, files, _masks(state.model))
+    if not shards:
+        return snapshot
+    places = {name: shards.place_of(value) for name, value in weights.items()}
+    places |= {name: shards.place_of_state(name) for name in moments}
+    kept = {name: place for name, place in places.items() if place}
+    return replace(snapshot, places=kept, rank=shards.world.rank, ranks=shards.world.size)
 
 
 def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor]]:
@@ -103,28 +124,38 @@ def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor
     for name, tensor in model.state_dict(keep_vars=True).items():
         first.setdefault(id(tensor), name)
     kept = set(first.values())
-    return MODEL_FILE, {name: tensor for name, tensor in model.state_dict().items() if name in kept}
+    tensors = model.state_dict(keep_vars=True).items()
+    return MODEL_FILE, {name: tensor for name, tensor in tensors if name in kept}
 
 
-def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
+def write_checkpoint(folder: Path, snapshot: Snapshot, is_left: Callable[[], bool] = lambda: False) -> int:
     """Write a snapshot as `folder/step-N`, manifest last, and read it back; returns its bytes.
+
+    Of a snapshot in pieces, all ranks write their rows into files that `begin_checkpoint` made, and rank 0
+    the rest; is_left: asked while it waits for the others.
 
     Raises: StorageError; FaultError if a tensor is not finite, InputError if a file would lie elsewhere,
     before anything is written.
     """
-    tensors = {**snapshot.weights, **snapshot.optimizer}
-    if (broken := find_non_finite(tensors.items(), snapshot.masks)) is not None:
-        raise FaultError(
-            f"{broken} is not finite after step {snapshot.progress.step}, so it is not saved, and what was "
-            "saved before stays; lower optim.learning_rate, and start again with --new or --from RUN@last"
-        )
-    path = folder / snapshot.name
+    _require_finite(snapshot)
+    path, is_main = folder / snapshot.name, snapshot.rank == 0
     files = {durable.inside(path, name): content for name, content in snapshot.files.items()}
-    durable.remove_folder(path, first="manifest.json")
-    durable.make_folder(path)
-    tensors_of = {snapshot.weights_file: snapshot.weights, OPTIMIZER_FILE: snapshot.optimizer}
-    written = {
-        **{name: durable.write_file(path / name, safetensors(each)) for name, each in tensors_of.items()},
+    if snapshot.ranks == 1:
+        durable.remove_folder(path, first="manifest.json")
+        durable.make_folder(path)
+        written = {
+            name: durable.write_file(path / name, safetensors(each))
+            for name, each in snapshot.tensors.items()
+        }
+    else:
+        for name, tensors in snapshot.tensors.items():
+            write_rows(path / name, tensors, snapshot.places, is_main=is_main)
+        if not is_main:
+            durable.write_json(path / _done_file(snapshot.rank), {"run": snapshot.progress.run})
+            return 0
+        _wait_for_others(path, snapshot.ranks, is_left)
+        written = {name: _measure(path / name) for name in snapshot.tensors}
+    written |= {
         "state.json": durable.write_json(path / "state.json", asdict(snapshot.progress)),
         **{file.name: durable.write_file(file, content) for file, content in files.items()},
     }
@@ -135,6 +166,44 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> int:
     durable.write_json(path / "manifest.json", manifest)
     verify_checkpoint(path)
     return sum(file.size for file in written.values())
+
+
+def begin_checkpoint(folder: Path, snapshot: Snapshot) -> None:
+    """Make the files that all ranks then write their rows into, on rank 0. Raises: StorageError."""
+    path = folder / snapshot.name
+    durable.remove_folder(path, first="manifest.json")
+    durable.make_folder(path)
+    for name, tensors in snapshot.tensors.items():
+        begin_file(path / name, tensors, snapshot.places)
+
+
+def _wait_for_others(path: Path, ranks: int, is_left: Callable[[], bool]) -> None:
+    """Wait until the other ranks have written their rows. Raises: StorageError if one does not."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for rank in range(1, ranks):
+        done = path / _done_file(rank)
+        while not durable.is_plain(done, follow=False):
+            if is_left() or time.monotonic() > deadline:
+                raise StorageError(f"rank {rank} did not write its part of checkpoint {path.name}")
+            time.sleep(_LOOK_SECONDS)
+        durable.remove_file(done)
+
+
+def _measure(file: Path) -> durable.Written:
+    return durable.Written(file.stat().st_size, durable.sha256_file(file))
+
+
+def _done_file(rank: int) -> str:
+    return f"rank-{rank}.json"
+
+
+def _require_finite(snapshot: Snapshot) -> None:
+    tensors = {**snapshot.weights, **snapshot.optimizer}
+    if (broken := find_non_finite(tensors.items(), snapshot.masks)) is not None:
+        raise FaultError(
+            f"{broken} is not finite after step {snapshot.progress.step}, so it is not saved, and what was "
+            "saved before stays; lower optim.learning_rate, and start again with --new or --from RUN@last"
+        )
 
 
 def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
@@ -182,8 +251,9 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
         raise DamageError(
             f"{path}/state.json is that of step {progress.step} of run {progress.run[:80]}; {_GO_BACK}"
         )
-    load_weights(weights_file(path), state.model)
-    tensors = read_tensors(path / OPTIMIZER_FILE)
+    load_weights(weights_file(path), state.model, state.shards)
+    place_of = state.shards.place_of_state if state.shards else lambda _: None
+    tensors = read_tensors(path / OPTIMIZER_FILE, place_of)
     if progress.step and not tensors:
         raise DamageError(f"{path / OPTIMIZER_FILE} is empty; {_GO_BACK}")
     try:
@@ -210,12 +280,16 @@ def read_progress(path: Path) -> Progress:
     return Progress(**{each.name: values[each.name] for each in fields(Progress) if each.name in values})
 
 
-def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Copy the tensors of a safetensors file into a model.
+def load_weights(path: Path, model: torch.nn.Module, shards: Shards | None = None) -> None:
+    """Copy the tensors of a safetensors file into a model; with `shards` the rows that this rank holds.
 
     Raises: InputError if names, shapes or kinds differ, or a number is not finite.
     """
-    own, tensors = trained_tensors(model)[1], read_tensors(path)
+    own = trained_tensors(model)[1]
+    places = {name: shards.place_of(each) for name, each in own.items()} if shards else {}
+    tensors = read_tensors(path, places.get)
+    if shards:
+        own = {name: shards.held(each) for name, each in own.items()}
     require_finite(path, tensors, _masks(model))
     advice = "give the weights of the same model"
     for name in [*own, *tensors]:
@@ -244,12 +318,6 @@ def require_finite(path: Path, tensors: dict[str, torch.Tensor], masks: Collecti
 def weights_file(path: Path) -> Path:
     """The file with the weights in a checkpoint, or any folder like it: an adapter's, or a whole model's."""
     return path / (ADAPTER_FILE if durable.is_plain(path / ADAPTER_FILE) else MODEL_FILE)
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file. Raises: InputError for anything else; a pickle is never opened."""
-    with open_tensors(path) as tensors:
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dictionary
 
 
 def retain(folder: Path, *, keep: int | str, keep_at: list[int], best: str | None) -> list[str]:
@@ -281,24 +349,6 @@ def remove_unfinished(folder: Path, *, beyond: int) -> list[str]:
 
 def _masks(model: torch.nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_buffers())
-
-
-def safetensors(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, piece by piece, without a second copy of the tensors."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    for name, tensor in ordered:
-        end = offset + tensor.numel() * tensor.element_size()
-        shape_of, offsets = list(tensor.shape), [offset, end]
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": shape_of, "data_offsets": offsets}
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
-    for _, tensor in ordered:
-        if tensor.numel():
-            yield memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

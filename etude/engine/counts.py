@@ -86,7 +86,7 @@ class Counts:
         late += [name for each, name in optimizer.names.items() if id(each) not in known]
         late += [
             name
-            for name, each in (self.state.model.named_parameters() if looks_at_model else ())
+            for name, each in (self.state.parameters.items() if looks_at_model else ())
             if each.requires_grad and each not in optimizer.names
         ]
         frozen = [name for each, name in optimizer.names.items() if not each.requires_grad]

@@ -1,5 +1,6 @@
 """The checkpoints of a run: written in the background, the best pointed at, old ones removed."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,8 @@ from etude.records.store import Run
 class Keeper:
     """Writes snapshots in one background thread, then points best.json at the best and removes old ones.
 
-    A failure in the thread is raised at the next `collect`. All files but the snapshot's own are written by
-    the thread that calls.
+    Of a model in pieces each rank writes its own, and rank 0 the rest. A failure in the thread is raised at
+    the next `collect`. All files but the snapshot's own are written by the thread that calls.
 
     saved_step, saved_time  of the last checkpoint, on every rank; seconds of the monotonic clock
     write_seconds           of the last checkpoint that is on disk; None before the first, and elsewhere
@@ -33,7 +34,8 @@ class Keeper:
         self.note(0)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pool.submit(int)  # so that its thread starts now, while there is memory for it
-        self._pending: Future[events.CheckpointSaved] | None = None
+        self._pending: Future[events.CheckpointSaved | None] | None = None
+        self._is_left = threading.Event()
         self._best_on_disk = run.best
         self._best: dict[str, Any] | None = None
 
@@ -56,6 +58,8 @@ class Keeper:
             return
         pending, self._pending = self._pending, None
         saved = pending.result()
+        if saved is None:  # rank 0 has the rest to do
+            return
         self.write_seconds = saved.write_seconds
         self.point_at(self._best)
         self._tell(saved)
@@ -82,11 +86,14 @@ class Keeper:
 
     def close(self) -> None:
         """Wait for the thread; a failure nobody collected is dropped: that checkpoint does not exist."""
+        self._is_left.set()  # other ranks may have ended before they wrote their rows
         self._pool.shutdown(wait=True)
 
-    def _write(self, snapshot: Snapshot, blocking_seconds: float) -> events.CheckpointSaved:
+    def _write(self, snapshot: Snapshot, blocking_seconds: float) -> events.CheckpointSaved | None:
         started = time.perf_counter()
-        size = checkpoints.write_checkpoint(self._run.checkpoints, snapshot)
+        size = checkpoints.write_checkpoint(self._run.checkpoints, snapshot, self._is_left.is_set)
+        if snapshot.rank:
+            return None
         seconds = max(time.perf_counter() - started, 0.0)
         return events.CheckpointSaved(
             snapshot.progress.step, snapshot.name, size, round(blocking_seconds, 4), round(seconds, 4)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,8 +14,9 @@ from etude.data.loader import StepBatches
 from etude.engine.batch import DeviceBatch, to_device
 from etude.engine.optim import Optimizer
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory, release
-from etude.engine.parallel import Replicas
+from etude.engine.parallel import Layout, Replicas
 from etude.engine.precision import Precision
+from etude.engine.shards import Shards
 from etude.engine.world import World
 from etude.errors import FaultError
 from etude.models.layers import set_recompute
@@ -39,6 +41,7 @@ class TrainState:
 
     course      what a step is made with, and all changes of it until now
     step        how many updates were done
+    shards      the model in pieces, where no rank holds all of it
     recomputes  whether the model computes activations again for the gradients
     """
 
@@ -47,10 +50,20 @@ class TrainState:
     precision: Precision
     course: Course
     step: int = 0
+    shards: Shards | None = None
     recomputes: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.recomputes = self.course.recipe.train.activation_checkpointing
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that this rank holds, or its rows of them, by name."""
+        return self.shards.pieces if self.shards else dict(self.model.named_parameters())
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Around what one rank does with the model, or all at their own pace; all come to its beginning."""
+        return self.shards.gathered() if self.shards else nullcontext()
 
     @property
     def made_by(self) -> Recipe:
@@ -69,7 +82,7 @@ class TrainState:
 
 
 # Adds up the gradients and totals of the micro-batches of a rank, as `add_gradients` does.
-Gradients = Callable[[TrainState, StepBatches, Objective, torch.Tensor, Replicas], int]
+Gradients = Callable[[TrainState, StepBatches, Objective, torch.Tensor, Layout], int]
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ def train(
     course and trains on other batches, since these would not fit again. Raises: FaultError if it does not.
     """
     started = time.perf_counter()
-    with Replicas(state.optimizer.parameters, world) as layout:
+    with state.shards or Replicas(state.optimizer.parameters, world) as layout:
         for step in batches:
             waited = time.perf_counter() - started
             state.model.train()
@@ -136,7 +149,7 @@ def train(
             grads, shortage = _sum_over_ranks(state, totals, layout, lacks)
             number, measured = state.step + 1, torch.zeros(7, device=world.device)
             if shortage is None:
-                measured = _update_whole(state, grads, totals, settings)
+                measured = _update_whole(state, grads, totals, settings, layout)
                 state.step += 1
             del grads  # else they would live through the next step beside its own
             now = time.perf_counter()
@@ -152,18 +165,19 @@ def train(
 
 
 def add_gradients(
-    state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, layout: Replicas
+    state: TrainState, step: StepBatches, objective: Objective, totals: torch.Tensor, layout: Layout
 ) -> int:
     """Add up the gradients and totals of a rank's micro-batches; returns what it had no memory for, or 0."""
     seed, rank = state.course.recipe.seed, layout.world.rank
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
         kept += [(each, each.clone()) for each in state.model.buffers() if each.numel() <= _STATISTICS]
-        for index, batch in enumerate(step.micro_batches):
-            torch.manual_seed(seed_of(seed, state.step, index, rank))
-            if index == len(step.micro_batches) - 1:
-                layout.begin_last()
-            _add_pass(state, batch, objective, totals)
+        with layout.joined():
+            for index, (batch, counts) in enumerate(layout.passes(step.micro_batches)):
+                torch.manual_seed(seed_of(seed, state.step, index, rank))
+                if index == len(step.micro_batches) - 1:
+                    layout.begin_last()
+                _add_pass(state, batch, objective, totals, counts=counts)
         return 0
     except Exception as error:
         if not is_out_of_memory(error):
@@ -174,9 +188,14 @@ def add_gradients(
         return _PASS
 
 
-def _add_pass(state: TrainState, batch: NumpyBatch, objective: Objective, totals: torch.Tensor) -> None:
+def _add_pass(
+    state: TrainState, batch: NumpyBatch, objective: Objective, totals: torch.Tensor, *, counts: bool
+) -> None:
     with state.precision.autocast():
         loss, targets = objective.loss_sum(state.model, to_device(batch, totals.device))
+    if not counts:
+        (loss * 0).backward()  # type: ignore[no-untyped-call]
+        return
     (loss * state.precision.scale).backward()  # type: ignore[no-untyped-call]
     totals[:4] += count(loss, targets, batch)
 
@@ -193,7 +212,7 @@ def count(loss: torch.Tensor, targets: torch.Tensor, batch: NumpyBatch) -> torch
 
 
 def _sum_over_ranks(
-    state: TrainState, totals: torch.Tensor, layout: Replicas, lacks: int
+    state: TrainState, totals: torch.Tensor, layout: Layout, lacks: int
 ) -> tuple[list[torch.Tensor], str | None]:
     """Add up gradients and totals over all ranks, once the optimizer has its state.
 
@@ -203,6 +222,7 @@ def _sum_over_ranks(
     begun: list[torch.Tensor] = []
     try:
         if not lacks:
+            layout.take()
             for parameter in parameters:
                 if parameter.grad is None:  # of a rank without samples, or not touched by the loss
                     parameter.grad = torch.zeros_like(parameter)
@@ -232,7 +252,11 @@ def _drop(state: TrainState, totals: torch.Tensor, lacks: int, error: Exception)
 
 
 def _update_whole(
-    state: TrainState, grads: list[torch.Tensor], totals: torch.Tensor, settings: StepSettings
+    state: TrainState,
+    grads: list[torch.Tensor],
+    totals: torch.Tensor,
+    settings: StepSettings,
+    layout: Layout,
 ) -> torch.Tensor:
     """Update the weights; returns what is measured of the step.
 
@@ -240,7 +264,7 @@ def _update_whole(
     """
     try:
         scale = [state.precision.scale * state.precision.of_mean] if state.precision.name == "fp16" else []
-        checked = _update(state, grads, totals, settings)
+        checked = _update(state, grads, totals, settings, layout)
         return torch.cat((totals[:3], torch.stack([each.float() for each in (*checked, totals[3], *scale)])))
     except Exception as error:
         if not is_out_of_memory(error):
@@ -252,12 +276,16 @@ def _update_whole(
 
 
 def _update(
-    state: TrainState, grads: list[torch.Tensor], totals: torch.Tensor, settings: StepSettings
+    state: TrainState,
+    grads: list[torch.Tensor],
+    totals: torch.Tensor,
+    settings: StepSettings,
+    layout: Layout,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Clip and update; returns the gradient norm (), and bools (): skipped, and left a broken weight."""
     parameters = state.optimizer.parameters
     divisor = totals[1] * state.precision.scale
-    norm = torch.nn.utils.get_total_norm(grads) / divisor
+    norm = layout.norm(grads) / divisor
     skipped = ~(norm.isfinite() & totals[0].isfinite())
     applied = norm
     if settings.max_grad_norm is not None:
@@ -271,7 +299,7 @@ def _update(
     is_wide = any(parameter.dtype == torch.float64 for parameter in parameters)
     weights = [parameter.detach() for parameter in parameters]
     sizes = torch._foreach_norm(weights, 1, dtype=torch.float64 if is_wide else torch.float32)
-    return norm, skipped, ~torch.stack(sizes).isfinite().all()
+    return norm, skipped, layout.is_any(~torch.stack(sizes).isfinite().all())
 
 
 def seed_of(*parts: int) -> int:

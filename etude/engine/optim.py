@@ -1,13 +1,14 @@
 """AdamW, Adam and Muon under one learning rate; a flag on the device can void a step."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from etude.engine.shards import Shards
 from etude.recipe.schema import Optim
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -25,19 +26,28 @@ class Optimizer:
 
     applied: tuple[float, torch.Tensor] | None = None
 
-    def __init__(self, model: nn.Module, recipe: Optim) -> None:
+    def __init__(self, model: nn.Module, recipe: Optim, shards: Shards | None = None) -> None:
+        self._are_pieces = shards is not None
+        held = shards.pieces if shards else dict(model.named_parameters())
         self.names: dict[torch.Tensor, str] = {
-            parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad
+            parameter: name for name, parameter in held.items() if parameter.requires_grad
         }
         self.parameters = list(self.names)
         groups, decay = group_parameters(model, recipe), default_weight_decay(recipe)
+        if shards:
+            groups = Groups(*([shards.of[each] for each in part] for part in vars(groups).values()))
         betas, is_decoupled = (recipe.beta1, recipe.beta2), recipe.kind != "adam"
         self.parts: list[Adam | Muon] = [
             Adam(parameters, betas=betas, eps=recipe.eps, weight_decay=share, is_decoupled=is_decoupled)
             for parameters, share in ((groups.decayed, decay), (groups.plain, 0.0))
         ]
         if groups.matrices:
-            self.parts.append(Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay))
+            muon = Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay, shards=shards)
+            self.parts.append(muon)
+
+    def has(self, name: str, parameter: torch.Tensor) -> bool:
+        """True if it updates a parameter of the model, or the rows of it that this rank holds."""
+        return name in self.names.values() if self._are_pieces else parameter in self.names
 
     def step(self, learning_rate: float, *, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
         """Update all parameters by gradients / `grad_divisor`, (), or none of them if `skipped`, bool ()."""
@@ -199,19 +209,29 @@ class Muon:
     w <- w (1 - lr decay) - lr 0.2 sqrt(max(r, c)) u
     The factor gives u the root mean square of an AdamW update, so both share one learning rate.
 
+    shards: makes matrices whole where ranks hold pieces of them.
+
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, "Muon is scalable for LLM training" (the factor).
     """
 
     moments = 1
 
-    def __init__(self, parameters: list[nn.Parameter], *, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        *,
+        momentum: float,
+        weight_decay: float,
+        shards: Shards | None = None,
+    ) -> None:
         self.parameters, self.state = parameters, State()
         self.momentum, self._weight_decay = momentum, weight_decay
+        self._shards = shards
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
         """As `Optimizer.step`."""
-        for parameters in _alike(self.parameters, by_shape=True):
+        for parameters in _alike(self.parameters, self._shape_of):
             self._update(parameters, learning_rate, grad_divisor, skipped)
 
     def _update(
@@ -225,8 +245,12 @@ class Muon:
         grads = torch.stack([parameter.grad for parameter in parameters])  # type: ignore[misc]
         grads /= grad_divisor
         momentum = kept.lerp(grads, 1 - beta)
-        update = orthogonalize(grads.lerp(momentum, beta))
-        factor = 0.2 * max(update.shape[-2:]) ** 0.5
+        mixed, shape = grads.lerp(momentum, beta), self._shape_of(parameters[0])
+        if self._shards:
+            update = self._shards.by_matrix(mixed, shape[0], orthogonalize)
+        else:
+            update = orthogonalize(mixed)
+        factor = 0.2 * max(shape) ** 0.5
         shrink = torch.tensor(max(1 - rate * self._weight_decay, -_LARGEST), device=kept.device)
         momentum, update = torch.where(skipped, kept, momentum), update.masked_fill(skipped, 0)
         shrink = torch.where(skipped, torch.ones_like(shrink), shrink)
@@ -237,6 +261,10 @@ class Muon:
         torch._foreach_mul_(weights, shrink)
         alpha = -min(rate * factor, _LARGEST)  # torch raises beyond it; the weights are lost with it, too
         torch._foreach_add_(weights, list(update.to(momentum.dtype).unbind()), alpha=alpha)
+
+    def _shape_of(self, parameter: torch.Tensor) -> tuple[int, ...]:
+        """The shape of a whole matrix."""
+        return self._shards.shape_of(parameter) if self._shards else tuple(parameter.shape)
 
     @staticmethod
     def begin(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -260,12 +288,14 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     return x.mT if tall else x
 
 
-def _alike(parameters: list[nn.Parameter], *, by_shape: bool = False) -> Iterable[list[nn.Parameter]]:
+def _alike(
+    parameters: list[nn.Parameter], shape_of: Callable[[torch.Tensor], tuple[int, ...]] = lambda _: ()
+) -> Iterable[list[nn.Parameter]]:
     """Parameters with a gradient that one call may update: of one device, dtype and, if asked, shape."""
     groups: defaultdict[tuple[Any, ...], list[nn.Parameter]] = defaultdict(list)
     for parameter in parameters:
         if parameter.grad is not None:
-            groups[parameter.device, parameter.dtype, parameter.shape if by_shape else None].append(parameter)
+            groups[parameter.device, parameter.dtype, shape_of(parameter)].append(parameter)
     return groups.values()
 
 

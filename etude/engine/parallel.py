@@ -1,17 +1,56 @@
-"""Gradients of a step over the ranks of a run, each of which holds all weights."""
+"""The ways that weights, gradients and optimizer state lie over the ranks of a run.
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+Of `Replicas` each rank holds all, of `Shards` (shards.py) some rows of each tensor.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from etude.data.batch import NumpyBatch
 from etude.engine.out_of_memory import SMALLER, is_out_of_memory
 from etude.engine.world import World
 from etude.errors import FaultError
 from etude.text import rough_size
 
 _BUCKET_BYTES = 25 << 20
+
+
+class Layout(Protocol):
+    """A way that weights, gradients and optimizer state lie over ranks; one rank alone is `Replicas`, too."""
+
+    world: World
+
+    def passes(self, batches: Sequence[NumpyBatch]) -> Iterable[tuple[NumpyBatch, bool]]:
+        """The micro-batches of the passes that this rank makes in a step; False: one that does not count."""
+        ...
+
+    def begin_last(self) -> None:
+        """Expect the gradients of the step: the backward pass that follows is the last on this rank."""
+        ...
+
+    def joined(self) -> AbstractContextManager[None]:
+        """Around the passes of a step."""
+        ...
+
+    def take(self) -> None:
+        """Bring the gradients of the passes to the parameters that the optimizer knows."""
+        ...
+
+    def finish(self) -> None:
+        """Add up what is left to be added up over the ranks. Raises: LostRankError; FaultError."""
+        ...
+
+    def norm(self, grads: Sequence[Tensor]) -> Tensor:
+        """The norm () of all gradients."""
+        ...
+
+    def is_any(self, flag: Tensor) -> Tensor:
+        """True, bool (), if a flag () of what a rank holds is on somewhere."""
+        ...
 
 
 class Replicas(AbstractContextManager["Replicas"]):
@@ -39,6 +78,26 @@ class Replicas(AbstractContextManager["Replicas"]):
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def passes(self, batches: Sequence[NumpyBatch]) -> Iterable[tuple[NumpyBatch, bool]]:
+        """As many as this rank has micro-batches."""
+        return ((each, True) for each in batches)
+
+    def joined(self) -> AbstractContextManager[None]:
+        """Nothing: no rank needs another in a pass."""
+        return nullcontext()
+
+    def take(self) -> None:
+        """Nothing: they are there."""
+
+    def norm(self, grads: Sequence[Tensor]) -> Tensor:
+        """The norm () of gradients, which are those of all ranks."""
+        norm: Tensor = torch.nn.utils.get_total_norm(grads)
+        return norm
+
+    def is_any(self, flag: Tensor) -> Tensor:
+        """The flag: all ranks hold the same."""
+        return flag
 
     def begin_last(self) -> None:
         """Expect the gradients of the step: the backward pass that follows is the last on this rank."""

@@ -10,7 +10,7 @@ from etude.text import rough_size
 
 def park(state: TrainState, device: torch.device) -> str:
     """Move weights and optimizer state off a GPU; returns in words what that gave."""
-    if device.type != "cuda":
+    if device.type != "cuda" or state.shards:
         return "the process keeps its memory"
     before = torch.cuda.memory_reserved(device)
     _move(state, torch.device("cpu"))
@@ -22,7 +22,7 @@ def park(state: TrainState, device: torch.device) -> str:
 
 def unpark(state: TrainState, device: torch.device) -> None:
     """Move weights and optimizer state to where they were; what is there stays."""
-    if device.type == "cuda":
+    if device.type == "cuda" and not state.shards:
         _move(state, device)
 
 

@@ -19,7 +19,7 @@ from etude.data.loader import StepBatches
 from etude.engine.batch import to_device
 from etude.engine.loop import Objective, TrainState, add_gradients, count, seed_of, zero_totals
 from etude.engine.out_of_memory import is_out_of_memory, release
-from etude.engine.parallel import Replicas
+from etude.engine.parallel import Layout
 from etude.models.layers import set_recompute
 from etude.models.stacked import OnePass, draws, share_frozen, stack, why_not_stacked
 
@@ -60,7 +60,7 @@ class Stack:
         step: StepBatches,
         objective: Objective,
         totals: torch.Tensor,
-        layout: Replicas,
+        layout: Layout,
     ) -> int:
         """As the loop's own: add up gradients and totals; returns what there was no memory for, or 0.
 
@@ -99,7 +99,7 @@ class Stack:
         step: StepBatches,
         objective: Objective,
         totals: torch.Tensor,
-        layout: Replicas,
+        layout: Layout,
     ) -> int:
         self.alone += 1
         return add_gradients(state, step, objective, totals, layout)

@@ -140,16 +140,15 @@ class Updates:
 
     def begin(self) -> None:
         """Forget all steps, as an attempt does."""
-        rescaled = {  # by torch, in a forward pass
-            each.weight for each in self.state.model.modules()
-            if isinstance(each, nn.Embedding) and each.max_norm is not None
-        }  # fmt: skip
+        # By torch, in a forward pass.
+        rescaled = {name for name, each in self._embeddings() if each.max_norm is not None}
+        names = self.state.optimizer.names
         self._adams = [
             (parameter, part)
             for part in self.state.optimizer.parts
             if isinstance(part, Adam)
             for parameter in part.parameters
-            if parameter.is_contiguous() and parameter.numel() and parameter not in rescaled
+            if parameter.is_contiguous() and parameter.numel() and names[parameter] not in rescaled
         ]
         self._weights = self._moved = None
         self._looks.clear()
@@ -235,13 +234,13 @@ class Updates:
         if self._averages is not None and states == self._states and self._averages.are_of(now):
             self._kept = self._kept[-1:] or [self._averages.copy()]
             return
-        looked_up = {each.weight for each in self.state.model.modules() if isinstance(each, nn.Embedding)}
+        looked_up = {name for name, _ in self._embeddings()}
         found = [
             (part, parameter, name)
             for part in parts
             for parameter, values in part.state.items()
             for name in _AVERAGES
-            if name in values and parameter not in looked_up
+            if name in values and parameter.numel() and self.state.optimizer.names[parameter] not in looked_up
         ]
         # Evenly spaced, but not by a whole number: every second tensor of an adapter is of one kind.
         count = min(len(found), _FOLLOWED)
@@ -254,6 +253,12 @@ class Updates:
             betas = [_beta_of(part) for part, _, _ in followed]
             self._betas = np.repeat(betas, [len(view) for view in self._averages.views])
             self._kept = [self._averages.copy()]
+
+    def _embeddings(self) -> Iterator[tuple[str, nn.Embedding]]:
+        """Tables, by the names of their weights."""
+        for name, each in self.state.model.named_modules():
+            if isinstance(each, nn.Embedding):
+                yield f"{name}.weight".lstrip("."), each
 
     def _find_dropped(self, kept: Floats, measured: Floats) -> list[int]:
         """Steps after which the averages had only decayed, though the gradient was not nothing.

@@ -32,6 +32,7 @@ from etude.plan.model import (
     measure_model,
     require_vocabulary,
 )
+from etude.plan.parallel import Parallel, choose_parallel
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
 
@@ -78,6 +79,14 @@ class Plan:
     def log_every_steps(self) -> int:
         """Steps between log lines; a short run has a line for each step."""
         return self.recipe.records.log_every_steps or (1 if self.steps <= SHORT_RUN else 10)
+
+    @property
+    def parallel(self) -> Parallel:
+        """The way that the model lies over the ranks."""
+        return choose_parallel(
+            self.recipe, parameters=self.parameters["total"], trainable=self.trainable, device=self.device,
+            precision=self.precision,
+        )  # fmt: skip
 
     @property
     def fingerprint(self) -> str:

@@ -46,7 +46,7 @@ def largest_micro_batch(
     sizes = [size for size in range(1, per_rank + 1) if per_rank % size == 0]
     line = _line(sizes, about) if about and len(sizes) > 1 else None
     low, high, best = 0, len(sizes), None  # all below low fit, none from high on does
-    place = high - 1 if line is None else bisect.bisect_right(sizes, limit_bytes, key=line) - 1
+    place = high - 1 if line is None else bisect.bisect_right(sizes, float(limit_bytes), key=line) - 1
     for turn in range(len(sizes)):
         if low == high:
             break

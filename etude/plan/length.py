@@ -10,6 +10,7 @@ from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
 from etude.errors import EtudeError, RecipeError
 from etude.recipe.schema import Recipe
+from etude.text import plural
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
@@ -30,7 +31,7 @@ class Length:
 
 
 def choose_length(recipe: Recipe, samples: Samples | Mixture, device: torch.device) -> Length:
-    """The length that a recipe asks for with these samples. Raises: RecipeError if the warmup is longer."""
+    """The length that a recipe asks for with these samples. Raises: RecipeError if it does not fit."""
     train = recipe.train
     micro = train.micro_batch_size
     if isinstance(micro, int) and train.accumulation is not None:
@@ -42,6 +43,9 @@ def choose_length(recipe: Recipe, samples: Samples | Mixture, device: torch.devi
         per_rank = global_batch_size // train.devices
         most = max(int(_CPU_MICRO_BATCH_TOKENS / samples.tokens_per_sample), 1)
         micro = max(size for size in range(1, min(most, per_rank) + 1) if per_rank % size == 0)
+    if train.devices > len(samples):
+        few = f"there are {plural(len(samples), 'training sample')}; use {len(samples)} at most"
+        raise RecipeError([f"train.devices is {train.devices}, but {few}"])
     per_epoch = steps_per_epoch(len(samples), global_batch_size)
     steps = train.steps or (train.epochs or 0) * per_epoch
     if recipe.schedule.warmup_steps >= steps:

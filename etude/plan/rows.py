@@ -57,7 +57,9 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "best", best if plan.is_validated else "not known without validation data; the last is kept"
     micro_batch = plan.micro_batch_size
     size = f"micro-batches of {micro_batch:,}" if micro_batch else "micro-batches as large as fit"
-    ranks = f", {plural(recipe.train.devices, 'rank')}" if recipe.train.devices > 1 else ""
+    parallel = plan.parallel
+    way = f"{plural(recipe.train.devices, 'rank')} ({parallel.kind}: {parallel.why})"
+    ranks = f", {way}" if recipe.train.devices > 1 else ""
     yield "device", f"{plan.device.type}, {plan.precision}{ranks}, {size}"
 
 

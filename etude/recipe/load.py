@@ -157,6 +157,10 @@ def recipe_hash(recipe: Recipe) -> str:
 def values_hash(values: dict[str, Any]) -> str:
     """The same hash of the plain values of a recipe, as its TOML file holds them."""
     values = {name: value for name, value in values.items() if name not in BESIDE}
+    if isinstance(train := values.get("train"), dict):  # the ranks do not change what is computed
+        train = {name: value for name, value in train.items() if name != "parallel"}
+        alike = {"devices": 1} if train.get("global_batch_size") is not None and "devices" in train else {}
+        values["train"] = train | alike
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -236,6 +236,13 @@ def _device(recipe: Recipe) -> Iterator[tuple[str, str]]:
     train = recipe.train
     if train.devices > 1 and train.device == "mps":
         yield "train.devices", f"is {train.devices}, but a Mac has one mps device; use 1"
+    if train.parallel == "shard":
+        if train.devices == 1:
+            yield "train.parallel", 'is "shard", but the run has one rank; use "auto", or --devices 2'
+        if train.compile:
+            yield "train.compile", 'does not go with train.parallel = "shard"; leave one of them out'
+        if recipe.model.quantize:
+            yield "model.quantize", 'does not go with train.parallel = "shard"; use "replicate"'
     if train.precision == "fp16" and train.device == "cpu" and train.compile:
         yield "train.precision", "fp16 with compile does not work on cpu; use fp32"
 

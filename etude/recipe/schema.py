@@ -58,6 +58,11 @@ class Train(Section):
     devices: Annotated[int, Field(ge=1, le=1024)] = key(
         1, "ranks of the run, each with its share of every step"
     )
+    parallel: Literal["auto", "replicate", "shard"] = key(
+        "auto",
+        "replicate: each rank holds all weights, gradients and optimizer state; shard: some rows of each "
+        "tensor; auto: shard what would take over half of the memory",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "auto", "bf16 where the device has it natively, else fp32"
     )

@@ -310,7 +310,8 @@ def _techniques(recipe: Recipe, attempt: Attempt | None) -> Iterator[str]:
     if micro_batches > 1:
         yield f"gradient accumulation over {micro_batches} micro-batches"
     if train.devices > 1:
-        yield f"data parallel over {train.devices} ranks"
+        way = "sharded" if attempt and attempt.environment.get("parallel") == "shard" else "data parallel"
+        yield f"{way} over {train.devices} ranks"
     precision = attempt.precision if attempt else train.precision
     if precision in ("bf16", "fp16"):
         yield f"mixed precision {precision}" + (" with loss scaling" if precision == "fp16" else "")

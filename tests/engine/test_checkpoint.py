@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from etude import durable
 from etude.engine import checkpoint as checkpoints
+from etude.engine.tensor_files import DTYPES, read_tensors, safetensors
 from etude.errors import DamageError, InputError, StorageError
 from tests.engine.states import Payload, make_state, snapshot
 
@@ -22,9 +23,7 @@ def save(folder: Path, step: int, seed: int = 0) -> Path:
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.read_tensors(path / "model.safetensors") | checkpoints.read_tensors(
-        path / "optimizer.safetensors"
-    )
+    return read_tensors(path / "model.safetensors") | read_tensors(path / "optimizer.safetensors")
 
 
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
@@ -42,10 +41,8 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_our_safetensors_are_read_by_the_library_in_every_dtype(tmp_path: Path) -> None:
-    given = {
-        f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(checkpoints.DTYPES)
-    }
-    durable.write_file(tmp_path / "a.safetensors", checkpoints.safetensors(given))
+    given = {f"t{number}": torch.ones(3, number, dtype=dtype) for number, dtype in enumerate(DTYPES)}
+    durable.write_file(tmp_path / "a.safetensors", safetensors(given))
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
         for name, tensor in given.items():
@@ -174,7 +171,7 @@ def test_a_state_that_no_run_writes_is_refused_also_under_a_hash_that_holds(
 
 def test_a_state_of_another_optimizer_is_refused_also_under_a_hash_that_holds(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
-    tensors = checkpoints.read_tensors(path / "optimizer.safetensors")
+    tensors = read_tensors(path / "optimizer.safetensors")
     for wrong in (
         {},
         {"0.weight/exp_avg": tensors["0.weight/exp_avg"]},
@@ -204,7 +201,7 @@ def test_a_pickled_checkpoint_is_refused_and_no_code_runs(tmp_path: Path, zipped
     path = tmp_path / "model.safetensors"
     torch.save({"x": Payload(canary)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(InputError, match="it is a pickle, which could run code"):
-        checkpoints.read_tensors(path)
+        read_tensors(path)
     assert not canary.exists()
 
 
@@ -217,7 +214,7 @@ def test_a_file_that_is_nosafetensors_is_refused_in_one_line(tmp_path: Path, con
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match="is not a safetensors file") as caught:
-        checkpoints.read_tensors(path)
+        read_tensors(path)
     assert "\n" not in str(caught.value)
 
 

@@ -63,16 +63,18 @@ def no_clip(patch: Patch) -> None:
     update = loop._update
     patch.setattr(
         loop, "_update",
-        lambda state, grads, totals, settings: update(state, grads, totals, replace(settings, max_grad_norm=None)),
+        lambda state, grads, totals, settings, layout: update(
+            state, grads, totals, replace(settings, max_grad_norm=None), layout
+        ),
     )  # fmt: skip
 
 
 def schedule_twice(patch: Patch) -> None:
     update = loop._update
 
-    def ahead(state: Any, grads: Any, totals: Any, settings: Any) -> Any:
+    def ahead(state: Any, grads: Any, totals: Any, settings: Any, layout: Any) -> Any:
         rate = state.course.at(2 * state.step).learning_rate
-        return update(state, grads, totals, replace(settings, learning_rate=rate))
+        return update(state, grads, totals, replace(settings, learning_rate=rate), layout)
 
     patch.setattr(loop, "_update", ahead)
 

@@ -1,0 +1,237 @@
+"""Weights, gradients and optimizer state in pieces: each rank holds some rows of every tensor.
+
+The piece of rank r of n ranks are rows r k to (r + 1) k of a tensor of R rows, where k is R / n rounded up. A
+pass gathers the weights of one block at a time, and deals its gradients out again, by torch's FSDP2.
+"""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from etude.data.batch import NumpyBatch
+from etude.engine.out_of_memory import is_out_of_memory
+from etude.engine.tensor_files import Piece
+from etude.engine.world import World
+from etude.errors import FaultError, InputError, LostRankError
+from etude.models.lora import find_layers
+
+_OF_RANKS = re.compile(r"gloo|NCCL|[Cc]onnection|timed out|Timed out")
+
+
+class Shards:
+    """A model whose weights lie in pieces on the ranks of a run.
+
+    pieces  the rows of this rank of each parameter, as parameters without a graph
+    places  where they lie in the whole
+    of      the piece of each parameter of the model
+    spare   a micro-batch for a rank that has none while others make a pass
+    """
+
+    def __init__(self, model: nn.Module, world: World, spare: NumpyBatch) -> None:
+        self.world, self.spare = world, spare
+        self._parts = _shard(model, world)
+        self._sharded: dict[str, Any] = dict(model.named_parameters())
+        self.pieces = {
+            name: nn.Parameter(each.to_local().detach(), requires_grad=each.requires_grad)
+            for name, each in self._sharded.items()
+        }
+        self.places = {
+            name: Piece(tuple(each.shape), _first_row(each, world), len(self.pieces[name]))
+            for name, each in self._sharded.items()
+        }
+        self._names = {each: name for name, each in self._sharded.items()}
+        self.of: dict[Tensor, nn.Parameter] = {
+            each: self.pieces[name] for name, each in self._sharded.items()
+        }
+        self._shapes: dict[Tensor, tuple[int, ...]] = {
+            each: self.places[name].shape for name, each in self.pieces.items()
+        }
+
+    def __enter__(self) -> "Shards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def held(self, tensor: Tensor) -> Tensor:
+        """The rows of this rank of a parameter of the model; a buffer, which all ranks hold, as it is."""
+        return self.of.get(tensor, tensor)
+
+    def place_of(self, tensor: Tensor) -> Piece | None:
+        """The place of the rows of a parameter of the model; of a buffer None."""
+        return self.places[self._names[tensor]] if tensor in self._names else None
+
+    def place_of_state(self, name: str) -> Piece | None:
+        """The place of the rows of `<parameter>/<state>` of the optimizer; of a count None."""
+        parameter, _, state = name.rpartition("/")
+        return None if state == "step" else self.places.get(parameter)
+
+    def shape_of(self, piece: Tensor) -> tuple[int, ...]:
+        """The shape of the whole parameter of a piece."""
+        return self._shapes[piece]
+
+    def passes(self, batches: Sequence[NumpyBatch]) -> Iterator[tuple[NumpyBatch, bool]]:
+        """The micro-batches of this rank, and as many that do not count as another has more of them.
+
+        All ranks gather and deal out in every pass, so all make equally many.
+        """
+        counts = torch.zeros(self.world.size, device=self.world.device)
+        counts[self.world.rank] = len(batches)
+        self.world.sum([counts])
+        for each in batches:
+            yield each, True
+        for _ in range(int(counts.max()) - len(batches)):
+            yield self.spare, False
+
+    def begin_last(self) -> None:
+        """Nothing: each pass deals its gradients out."""
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Around what the ranks do together. Raises: LostRankError; FaultError without memory."""
+        try:
+            yield
+        except Exception as error:
+            rank = self.world.rank
+            if is_out_of_memory(error):  # the others wait for what this rank cannot do
+                advice = (
+                    "the same command continues from the last checkpoint, with a smaller micro_batch_size"
+                )
+                what = "among sharded weights; what one rank has no memory for, none can do"
+                raise FaultError(f"rank {rank} ran out of memory {what}; {advice}") from None
+            if isinstance(error, dist.DistError) or (
+                isinstance(error, RuntimeError) and _OF_RANKS.search(str(error))
+            ):
+                raise LostRankError(
+                    "another rank of this run ended or does not answer; the same command continues"
+                ) from error
+            raise
+
+    def take(self) -> None:
+        """Bring the gradients of the passes to the pieces."""
+        for name, each in self._sharded.items():
+            if each.grad is not None:
+                self.pieces[name].grad = each.grad.to_local()
+                each.grad = None
+
+    def finish(self) -> None:
+        """Nothing: the gradients are added up."""
+
+    def norm(self, grads: Sequence[Tensor]) -> Tensor:
+        """The norm () of gradients of which each rank has a piece."""
+        square = torch.stack(torch._foreach_norm(list(grads))).double().square().sum()
+        self.world.sum([square])
+        return square.sqrt().float()
+
+    def is_any(self, flag: Tensor) -> Tensor:
+        """True, bool (), if a flag () is on some rank."""
+        count = flag.float()
+        self.world.sum([count])
+        return count > 0
+
+    def by_matrix(self, stack: Tensor, rows: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply a function of whole matrices (m, rows, c) to pieces (n, r, c) of n matrices.
+
+        They are dealt out: each rank gets the pieces of its share, and gives back what it made of them.
+        """
+        (count, mine, columns), size = stack.shape, self.world.size
+        most, share = -(-rows // size), -(-count // size)
+        sent = stack.new_zeros(size * share, most, columns)
+        sent[:count, :mine] = stack
+        held = _exchange(sent).view(size, share, most, columns)
+        whole = held.transpose(0, 1).reshape(share, size * most, columns)[:, :rows]
+        made = stack.new_zeros(share, size * most, columns)
+        made[:, :rows] = apply(whole)
+        back = _exchange(made.view(share, size, most, columns).transpose(0, 1).contiguous())
+        return back.view(size * share, most, columns)[:count, :mine]
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Around an evaluation: the weights are whole on each rank, which then waits for no other.
+
+        All ranks come to its beginning. Gradients inside are those of the rank, and are dropped.
+        """
+        self._set_gathered(True)
+        try:
+            yield
+        finally:
+            self._set_gathered(False)
+
+    def _set_gathered(self, is_gathered: bool) -> None:
+        with self.joined():
+            for parameter in () if is_gathered else self._parts[-1].parameters():
+                parameter.grad = None
+            for place, part in enumerate(self._parts):
+                is_root = place == len(self._parts) - 1
+                part.set_reshard_after_forward(not is_gathered and not is_root, recurse=False)
+                part.set_reshard_after_backward(not is_gathered, recurse=False)
+                part.set_requires_gradient_sync(not is_gathered, recurse=False)
+                if is_gathered:
+                    part.unshard()
+            if not is_gathered:  # passes of one rank alone would change the order in which all gather
+                self._parts[-1].reset_iter_state()
+
+
+def _shard(model: nn.Module, world: World) -> list[Any]:
+    """Deal out the rows of all parameters; returns the blocks and, last, the model.
+
+    Raises: InputError if this torch, or the model, cannot.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        raise InputError(
+            f'train.parallel = "shard" needs torch 2.13, this is {torch.__version__}; update it, or use '
+            '"replicate"'
+        )
+    # It tells of views among a model's outputs; none is written to here.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    lists = [each for each in model.modules() if isinstance(each, nn.ModuleList)]
+    # A table of a block, as the distances of T5, is read outside of it: such a block comes with the model.
+    blocks = [each for blocks in lists for each in blocks if _has_weights(each) and not _has_table(each)]
+    inner = {part for each in blocks for part in each.modules() if part is not each}
+    parts: list[Any] = [*(each for each in blocks if each not in inner), model]
+    try:
+        for part in parts:
+            fully_shard(part, mesh=mesh)
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f'train.parallel: this model cannot be sharded ({reason}); use "replicate"'
+        ) from None
+    for part in parts:
+        part.set_gradient_divide_factor(1.0)  # losses are summed
+        part.set_force_sum_reduction_for_comms(True)
+    model.set_reduce_scatter_unused_params(True)  # type: ignore[operator]  # heads of tasks another rank has
+    for layer in find_layers(model).values():
+        base = layer.make_base()  # which holds its weight whole, beside the pieces
+        base.weight = base.bias = None  # type: ignore[assignment]
+    model._get_fsdp_state()._lazy_init()  # type: ignore[operator]  # so that no block takes itself for the root
+    return parts
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _has_table(module: nn.Module) -> bool:
+    return any(isinstance(each, nn.Embedding) for each in module.modules())
+
+
+def _first_row(tensor: Tensor, world: World) -> int:
+    return min(world.rank * -(-len(tensor) // world.size), len(tensor))
+
+
+def _exchange(sent: Tensor) -> Tensor:
+    """Send the k-th of equal parts along the first dimension to rank k; returns what the ranks sent here."""
+    received = torch.empty_like(sent)
+    dist.all_to_all_single(received, sent)
+    return received

@@ -1,0 +1,171 @@
+"""A model in pieces on several ranks trains, is saved and resumed as a whole one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from etude.engine.tensor_files import read_tensors
+from etude.recipe.load import recipe_from
+from etude.recipe.schema import Recipe
+from etude.records.events import Step
+from etude.records.store import Run, list_runs
+from etude.run import run_recipe
+from etude.start import Options
+from tests import recipes
+from tests.bases import write_corpus, write_instructions, write_labelled, write_pairs, write_qwen2
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
+    """Recipes of each kind and optimizer; sizes that 2 and 4 ranks do not share evenly."""
+    folder = tmp_path_factory.mktemp("cases")
+    corpus = write_corpus(folder / "corpus.jsonl")
+    changes = {
+        "train.steps": STEPS, "data.sample": "document", "model.n_embd": 36, "model.n_head": 3,
+        "evaluate.prompts": ["def "], "evaluate.sample_tokens": 2, "evaluate.every_steps": 10,
+        "checkpoint.every_steps": 10, "records.log_every_steps": 5,
+    }  # fmt: skip
+    small = {"train.micro_batch_size": 2}
+    return {
+        "adamw": recipe_from(recipes.tiny(corpus, changes)),
+        "muon": recipe_from(recipes.tiny(corpus, {**changes, "optim.kind": "muon"})),
+        "lora": recipes.finetuning(
+            write_instructions(folder / "rows.jsonl", 40), write_qwen2(folder / "base"),
+            {"adapter": {"rank": 4, "alpha": 8}, "train.activation_checkpointing": True, **small},
+        ),
+        "labels": recipes.classification(write_labelled(folder / "labelled.jsonl", 60), None, small),
+        "pairs": recipes.seq2seq(
+            write_pairs(folder / "pairs.jsonl", 60), None, {"evaluate.answers": 2, **small}
+        ),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def run_ranks(folder: Path, ranks: int, cache: Path) -> None:
+    """Run the recipes of a folder on some ranks, one after another."""
+    crew = []
+    for rank in range(ranks):
+        environment = {
+            **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+            "ETUDE_RANKS_FOLDER": str(folder), "ETUDE_CACHE": str(cache), "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }  # fmt: skip
+        script = str(Path(__file__).with_name("sharded.py"))
+        crew.append(
+            subprocess.Popen(
+                [sys.executable, script, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
+    said = [each.communicate(timeout=600)[1] for each in crew]
+    assert not any(each.returncode for each in crew), "\n".join(said)[-3000:]
+
+
+def write_case(folder: Path, name: str, recipe: Recipe, **options: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    given = {"recipe": recipe.to_dict(), "parallel": "shard", "runs": str(folder / f"runs-{name}"), **options}
+    (folder / f"{name}.json").write_text(json.dumps(given))
+
+
+def losses(run: Run) -> list[float]:
+    return [each.event.loss for each in run.ledger().entries if isinstance(each.event, Step)]
+
+
+def saved(run: Run, step: int = STEPS) -> dict[str, torch.Tensor]:
+    (weights,) = (run.checkpoints / f"step-{step:06d}").glob("*model.safetensors")
+    return read_tensors(weights) | read_tensors(weights.with_name("optimizer.safetensors"))
+
+
+def count_events(run: Run) -> Counter[str]:
+    """Records by type, but for forecasts, which come when a figure has changed."""
+    counts = Counter(type(entry.event).__name__ for entry in run.ledger().entries)
+    counts.pop("Forecast", None)
+    return counts
+
+
+def read_names(run: Run) -> list[str]:
+    return sorted(path.name for path in (run.checkpoints / f"step-{STEPS:06d}").iterdir())
+
+
+def only(folder: Path) -> Run:
+    (run,) = list_runs(folder)
+    return run
+
+
+@pytest.fixture(scope="module")
+def two(cases: dict[str, Recipe], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Runs of all cases on two ranks, in pieces; one of them until step 10 only."""
+    folder = tmp_path_factory.mktemp("two")
+    for name, recipe in cases.items():
+        write_case(folder, name, recipe)
+    write_case(folder, "begun", cases["adamw"], stop_at=10, copy=str(folder / "stopped"))
+    write_case(folder, "begun2", cases["adamw"], runs=str(folder / "runs-begun"))
+    run_ranks(folder, 2, cache)
+    yield folder
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "lora", "labels", "pairs"])
+def test_a_model_in_pieces_gives_the_losses_and_files_of_a_whole_one(
+    name: str, two: Path, cases: dict[str, Recipe], tmp_path: Path
+) -> None:
+    whole = run_recipe(cases[name], Options(runs=tmp_path)).run
+    parts = only(two / f"runs-{name}")
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-3 if name == "muon" else 1e-6)
+    theirs, ours = saved(whole), saved(parts)
+    assert [(key, each.shape, each.dtype) for key, each in ours.items()] == [
+        (key, each.shape, each.dtype) for key, each in theirs.items()
+    ]
+    for key, each in ours.items():
+        torch.testing.assert_close(each, theirs[key], rtol=1e-2, atol=1e-3)
+    assert read_names(parts) == read_names(whole)
+    assert count_events(parts) == count_events(whole)
+
+
+def test_a_run_in_pieces_goes_on_with_the_same_bits(two: Path) -> None:
+    whole, again = only(two / "runs-adamw"), only(two / "runs-begun")
+    assert losses(again) == losses(whole)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        last = f"step-{STEPS:06d}"
+        assert (again.checkpoints / last / name).read_bytes() == (
+            whole.checkpoints / last / name
+        ).read_bytes()
+
+
+def test_a_run_in_pieces_goes_on_on_another_number_of_ranks(
+    two: Path, cases: dict[str, Recipe], cache: Path, tmp_path: Path
+) -> None:
+    whole = losses(only(two / "runs-adamw"))
+    shutil.copytree(two / "stopped", tmp_path / "alone")
+    run = run_recipe(cases["adamw"], Options(runs=tmp_path / "alone")).run
+    assert losses(run) == pytest.approx(whole, rel=1e-5)
+    write_case(tmp_path / "four", "adamw", cases["adamw"], runs=str(two / "stopped"))
+    run_ranks(tmp_path / "four", 4, cache)
+    assert losses(only(two / "stopped")) == pytest.approx(whole, rel=1e-5)
+    sizes = {ranks: read_held(folder, ranks) for folder, ranks in ((two, 2), (tmp_path / "four", 4))}
+    parameters = {key: each for key, each in saved(run).items() if "/" not in key}
+    weights = sum(each.nbytes for each in parameters.values())
+    moments = sum(each.nbytes for key, each in saved(run).items() if "/exp_avg" in key)
+    for ranks, held in sizes.items():
+        padding = sum(each[0].nbytes for each in parameters.values())  # a row more, where rows do not divide
+        assert sum(each["weights"] for each in held) == weights
+        assert max(each["weights"] for each in held) <= weights / ranks + padding
+        assert max(each["optimizer"] for each in held) <= moments / ranks + 2 * padding + 4 * len(parameters)
+
+
+def read_held(folder: Path, ranks: int) -> list[dict[str, int]]:
+    """The bytes that each rank held at the end."""
+    return [json.loads((folder / f"adamw-{ranks}" / f"held-{rank}").read_text()) for rank in range(ranks)]
