@@ -213,9 +213,9 @@ def _no_clipping(factor: float) -> Iterator[None]:
 
     real = loop._update
 
-    def update(state: Any, grads: Any, totals: Any, settings: Any) -> Any:
+    def update(state: Any, grads: Any, totals: Any, settings: Any, layout: Any) -> Any:
         late = state.step >= ONSET
-        return real(state, grads, totals, replace(settings, max_grad_norm=None) if late else settings)
+        return real(state, grads, totals, replace(settings, max_grad_norm=None) if late else settings, layout)
 
     with replaced(loop, "_update", update):
         yield
