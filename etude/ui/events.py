@@ -94,9 +94,10 @@ class Watch:
                     seen = self.seen.get(run)
                     if seen is None:
                         continue
-                    if seen.size != places[run]:
-                        yield await self._frames_of(run, places[run], seen.size)
-                        places[run] = seen.size
+                    size = seen.size  # a look may go on meanwhile
+                    if size != places[run]:
+                        yield await self._frames_of(run, places[run], size)
+                        places[run] = size
                     # A process that hangs changes nothing but the age of its heartbeat.
                     age = time.time() - seen.heartbeat if seen.state in _GOING_ON else 0.0
                     now = (seen.state, seen.heartbeat, seen.step, age // COMMENT_SECONDS)
@@ -181,7 +182,7 @@ class Watch:
         try:
             run = self.library.run(identity)
             entries = _entries(run, place, size)
-            series = None if entries is None else _points(open_columns(run), place)
+            series = None if entries is None else _points(open_columns(run), place, size)
         except (EtudeError, OSError):
             return again
         if entries is None or series is None:
@@ -240,15 +241,15 @@ def _state(identity: str, seen: _Seen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _points(columns: Columns, place: int) -> dict[str, Any] | None:
-    """The points behind a place of the journal, by series; None if there are too many to send."""
+def _points(columns: Columns, place: int, size: int) -> dict[str, Any] | None:
+    """The points between two places of the journal, by series; None if there are too many to send."""
     series: dict[str, Any] = {}
     with columns.turn:
         for table in columns.tables:
-            start = table.find(END, place, right=True)
-            if table.count - start > _MOST_ROWS:
+            start, stop = (table.find(END, each, right=True) for each in (place, size))
+            if stop - start > _MOST_ROWS:
                 return None
-            rows = table.rows(start, table.count)
+            rows = table.rows(start, stop)
             for column, name in enumerate(table.columns[END + 1 :], END + 1):
                 kept = rows[~is_missing(rows[:, column])]
                 if len(kept) and name != "weight":

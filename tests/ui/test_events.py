@@ -218,6 +218,40 @@ def test_a_listener_hears_on_while_a_long_journal_is_read(
         assert steps == list(range(1, 2001))
 
 
+def test_what_a_look_takes_in_while_points_are_sent_comes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt(), *window(1, 10))
+    run, library = writer.run.info["id"], Library([tmp_path / "runs"])
+    watch = events.Watch(library, lambda: "")
+    make = events.Watch._make_frames
+
+    def make_while_a_look_goes_on(self: events.Watch, identity: str, place: int, size: int) -> bytes:
+        frames = [make(self, identity, place, size)]
+        if not place:
+            for first in (11, 21):  # before these points are read, and after
+                writer.append(*window(first, first + 9))
+                self._look_at([run], False)
+                frames.append(make(self, identity, place, size))
+        return frames[len(frames) // 2]
+
+    monkeypatch.setattr(events.Watch, "_make_frames", make_while_a_look_goes_on)
+
+    async def hear() -> list[int]:
+        steps = list[int]()
+        async for frame in watch.listen([run], [0]):
+            for part in frame.split(b"\n\n"):
+                if part.startswith(b"event: points"):
+                    steps += json.loads(part.split(b"data: ")[1])["series"]["train/loss"]["x"]["step"]
+            if 30 in steps:
+                break
+        return steps
+
+    assert anyio.run(hear) == list(range(1, 31))
+    writer.close("stopped")
+
+
 def test_a_value_that_is_not_finite_is_named_and_a_heartbeat_that_stays_away_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
