@@ -137,7 +137,11 @@ def clock_tensorboard(events: Path, steps: int) -> tuple[float, float, float]:
 
 
 def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
-    """Wall and CPU seconds of a training of some steps, with five open pages and with none, in turn."""
+    """Wall and CPU seconds of a training of some steps, with five open pages and with none, in turn.
+
+    CPU of the training alone says what the pages make it do more; it has one thread, as threads that wait for
+    each other spin where another process takes their core. What the server takes stands beside it.
+    """
     sys.path.insert(0, str(ROOT))
     from tests.bases import write_corpus
     from tests.recipes import tiny
@@ -146,7 +150,9 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     values = tiny(write_corpus(folder / "corpus.jsonl"), slow)
     (folder / "recipe.json").write_text(json.dumps(values))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache")}
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
     found: dict[str, Any] = {"none": [], "five pages": []}
     for turn in range(2 * turns):
         name, runs = list(found)[turn % 2], folder / f"runs-{turn}"
@@ -160,6 +166,7 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
         ]
         with contextlib.ExitStack() as opened:
             page = opened.enter_context(Page(runs, environment)) if turn % 2 else None
+            served = page.cpu() if page else 0.0
             begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             process = subprocess.Popen(program, env=environment)
             for _ in range(5 if page else 0):
@@ -172,7 +179,9 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
                 raise SystemExit("the training failed")
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-            found[name].append({"seconds": round(time.perf_counter() - begun, 2), "cpu": round(cpu, 2)})
+            seconds, served = time.perf_counter() - begun, page.cpu() - served if page else 0.0
+            taken = {"seconds": round(seconds, 2), "cpu": round(cpu, 2), "server_cpu": round(served, 2)}
+            found[name].append(taken)
     cpu_of = {name: statistics.median(each["cpu"] for each in found[name]) for name in found}
     return {**found, "slowed_percent_of_cpu": round(100 * (cpu_of["five pages"] / cpu_of["none"] - 1), 2)}
 
@@ -317,10 +326,13 @@ class Page:
 
     def idle(self, seconds: float) -> float:
         """Share of a core (%) that the server takes while nothing happens."""
-        process = psutil.Process(self._process.pid)
-        before = sum(process.cpu_times()[:2])
+        before = self.cpu()
         time.sleep(seconds)
-        return round(100 * (sum(process.cpu_times()[:2]) - before) / seconds, 3)
+        return round(100 * (self.cpu() - before) / seconds, 3)
+
+    def cpu(self) -> float:
+        """CPU seconds that the server took so far."""
+        return float(sum(psutil.Process(self._process.pid).cpu_times()[:2]))
 
     def memory(self) -> float:
         """Resident memory of the server in MB."""

@@ -144,7 +144,8 @@ class Columns:
             self._begin_anew()
         if size == self.size:
             return
-        durable.make_folder(self._folder)
+        if not self._folder.is_dir():  # to make it waits for the disk, as a training beside it does
+            durable.make_folder(self._folder)
         lines = Lines(self._journal, self.size)
         try:
             for block in lines.read():

@@ -38,10 +38,10 @@ from etude.ui.library import Library
 from etude.ui.live import live_figures
 from etude.ui.tables import is_missing
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 COMMENT_SECONDS = 15.0
 _PATIENCE_SECONDS = 1.0  # of a look, with journals that were never read
-_SLOWLY = 4  # looks between two at the lock of a run, and at all runs
+_SLOWLY = 2  # looks between two at the lock of a run, and at all runs
 _MOST_RUNS = 50
 _MOST_BYTES = 4 << 20  # of a journal that a listener has missed; beyond it is told to ask again
 _MOST_ROWS = 5000
@@ -148,7 +148,7 @@ class Watch:
             try:
                 run = self.library.run(identity)
                 seen = self.seen.get(identity) or _Seen()
-                left = max(deadline - time.monotonic(), LOOK_SECONDS / 10)
+                left = max(deadline - time.monotonic(), LOOK_SECONDS / 20)
                 is_new = _look_at(run, seen, is_slow or identity not in self.seen, left) or is_new
                 self.seen[identity] = seen
             except MissingError:  # it is not looked for again before it comes back

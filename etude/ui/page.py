@@ -1,6 +1,8 @@
 """The page of a run: figures, charts, findings, decisions, criteria, scores, and what it can be asked."""
 
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -36,7 +38,7 @@ from etude.report.summary import Summary, describe, next_commands
 from etude.report.wording import metric_title, number, short
 from etude.text import plural
 from etude.ui.live import follow
-from etude.ui.readings import Readings, last_steps
+from etude.ui.readings import Readings, key_of, last_steps
 from etude.ui.trim import trim
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PATIENCE_SECONDS = 2.0
+_SHARED_SECONDS = 1.0
 _RUNNING = ("pause", "stop", "checkpoint", "evaluate", "generate", "set", "note")
 _PAUSED = ("resume", "stop")
 _MOST_CHARTS = 60
@@ -53,6 +56,26 @@ _UNITS = {
     "optim.learning_rate": "", "train.max_grad_norm": "", "data.skip_steps": "steps", "train.steps": "steps",
     "evaluate.patience": "evaluations", "schedule.min_lr_ratio": "of the peak",
 }  # fmt: skip
+
+
+class RunPages:
+    """The pages of runs. Windows that ask at once, as all do to whom the same event came, share an answer."""
+
+    def __init__(self, library: "Library", readings: Readings) -> None:
+        self._library, self._readings = library, readings
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._last: tuple[float, Any, dict[str, Any]] = (0.0, None, {})
+
+    def get(self, identity: str) -> dict[str, Any]:
+        """The page of a run, as it was made within the last second if its files are the same."""
+        run = self._library.run(identity)
+        with self._turns[identity]:
+            key = identity, key_of(run.path), self._readings.count
+            at, known, found = self._last
+            if time.monotonic() - at > _SHARED_SECONDS or known != key:
+                found = run_page(self._library, self._readings, identity)
+                self._last = time.monotonic(), key, found
+            return found
 
 
 def run_page(library: "Library", readings: Readings, identity: str) -> dict[str, Any]:

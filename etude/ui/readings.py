@@ -24,7 +24,7 @@ _LARGE = 4 << 20  # bytes of a journal that another process reads, so that this 
 _LIMITS = Limits(seconds=900.0, memory_bytes=16 << 30)
 _REST = 60.0  # times the seconds that figures took pass before those of a run that goes on are made anew
 _MOST_FOLLOWED = 24
-_TAIL_BYTES = 1 << 17
+_TAIL_BYTES = 1 << 15  # a hundred steps, from which the time left follows
 Key = tuple[Any, ...]
 
 

@@ -22,7 +22,7 @@ from etude.ui.events import Watch, listen
 from etude.ui.library import Library
 from etude.ui.listing import Listing
 from etude.ui.machine import Machine
-from etude.ui.page import run_page
+from etude.ui.page import RunPages
 from etude.ui.programs import Programs
 from etude.ui.readings import Readings
 from etude.ui.recipes import Given, check, estimate, preview, run_recipe, schema
@@ -51,6 +51,7 @@ class Routes:
         self._told = told
         self._programs, self._readings = Programs(), Readings()
         self._listing, self._sweeps = Listing(self._readings), Sweeps(self._programs)
+        self._pages = RunPages(library, self._readings)
         self._machine, self._requests, self._starts = Machine(), Requests(), Starts()
         self._watch = Watch(library, lambda: self._listing.version(library), told)
 
@@ -129,7 +130,7 @@ class Routes:
         return self._listing.payload(self._library, asked.query.get("since"))
 
     def _run(self, asked: Asked) -> dict[str, Any]:
-        return run_page(self._library, self._readings, asked.part["id"])
+        return self._pages.get(asked.part["id"])
 
     def _series(self, asked: Asked) -> dict[str, Any]:
         return read_series(

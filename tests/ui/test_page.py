@@ -9,6 +9,7 @@ import pytest
 
 from etude.records.events import Control, Finding, Forecast, Generation, Judgement
 from etude.records.store import Run, RunWriter
+from etude.ui import page as module
 from etude.ui.library import Library
 from etude.ui.page import run_page
 from etude.ui.readings import Readings
@@ -162,3 +163,21 @@ def test_of_many_findings_the_gravest_are_listed_and_of_many_labels_those_with_t
     assert (confusion["of"], confusion["labels"]) == (200, names[-60:])
     assert confusion["rows"] == list(range(140, 200))
     assert [row[place] for place, row in enumerate(confusion["counts"])] == confusion["rows"]
+
+
+def test_windows_that_ask_at_once_share_an_answer_until_the_files_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = new_run(tmp_path)
+    writer.append(attempt(), *window(1, 5))
+    pages, identity = module.RunPages(Library([tmp_path]), Readings()), writer.run.info["id"]
+    monkeypatch.setattr(module, "_SHARED_SECONDS", 600.0)
+    first = pages.get(identity)
+    first = pages.get(identity)  # the figures were made meanwhile
+    assert pages.get(identity) is first
+    writer.append(*window(6, 10))
+    assert pages.get(identity)["summary"]["step"] == 10
+    writer.close("stopped")
+    assert pages.get(identity)["state"] == "stopped"
+    monkeypatch.setattr(module, "_SHARED_SECONDS", 0.0)
+    assert pages.get(identity) is not pages.get(identity)
