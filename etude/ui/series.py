@@ -11,7 +11,7 @@ from etude.text import shorten
 from etude.ui.columns import AXES, Columns, open_columns
 from etude.ui.tables import COUNT, FACTOR, LEAST, MOST, ODD, SUM, Array, Table, is_missing
 
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 0.5
 _MOST_ODD = 100
 _LEAD, _LEAD_BUCKETS = (
     20,
@@ -33,7 +33,7 @@ def read_series(
 ) -> dict[str, Any]:
     """Series between two places of an axis, each in at most twice as many buckets as `points`.
 
-    Of a long journal that was never read it is what a second of reading gives, and `read` says which part.
+    Of a long journal that was never read it is what half a second of reading gives, and `read` says which part.
     A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values. Of a
     series that the run has not, there is nothing. `extent` is where the records of the run begin and end.
 
