@@ -22,7 +22,7 @@ _attend_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backwa
 def attend_parts(q: Tensor, k: Tensor, v: Tensor, parts: Sequence[Part]) -> Tensor:
     """Attention of (K, Q, H, D) queries over (K, T, H, D) keys and values in parts; returns (K, Q, H, D).
 
-    Each query is in one causal part, or more, and that is the first one of it. On a CPU only.
+    The first part of each query is causal. On a CPU only.
     """
     out: Tensor = _Cascade.apply(q, k, v, parts)  # type: ignore[no-untyped-call]
     return out
