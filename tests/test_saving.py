@@ -461,9 +461,9 @@ def test_a_run_goes_back_while_a_checkpoint_is_written_to_what_stays(
 ) -> None:
     write = checkpoint.write_checkpoint
 
-    def write_late(folder: Path, snapshot: checkpoint.Snapshot) -> int:
+    def write_late(folder: Path, snapshot: checkpoint.Snapshot, is_left: Callable[[], bool]) -> int:
         is_asked.wait(2)  # seconds at most: steps that wait for the one before come first
-        return write(folder, snapshot)
+        return write(folder, snapshot, is_left)
 
     monkeypatch.setattr(checkpoint, "write_checkpoint", write_late)
     changes = {"checkpoint.every_steps": 2, "checkpoint.keep": keep, "evaluate.every_steps": 12}

@@ -160,7 +160,7 @@ def test_a_clock_that_stands_still_divides_by_nothing(tmp_path: Path) -> None:
     recorder = Recorder(writer, device=torch.device("cpu"), cost=Cost(10.0, 1.0), matrix_rate=1e9)
     for seconds in (0.0, -0.5):
         for number in (1, 2):
-            measured = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.0, 0.0])
+            measured = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.0, 0.0, 1.0])
             recorder.add(LoopStep(number, 0, 1e-3, 1, seconds, seconds, measured))
         recorder.log()
     recorder.close()
