@@ -155,7 +155,7 @@ def test_a_run_whose_process_may_map_too_little_goes_on_in_smaller_micro_batches
             [sys.executable, str(Path(__file__).with_name("tight.py")), tmp_path / "recipe.json",
              tmp_path / name, str(limit)],
             check=True, capture_output=True, timeout=240, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         (run,) = list_runs(tmp_path / name)
         found = [entry.event for entry in run.ledger().entries]
