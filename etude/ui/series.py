@@ -35,7 +35,7 @@ def read_series(
 
     Of a long journal that was never read it is what half a second of reading gives, and `read` says which
     part. A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values.
-    Of a series that the run has not, there is nothing. at: steps, whose places on the axis are told too.
+    Of a series that the run has not, there is nothing. `extent` is where the records of the run lie.
 
     at: steps, whose places on the axis are told too
     half_life: in steps, of an exponential mean; `before` is what the records before the range leave of it
