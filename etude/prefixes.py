@@ -21,6 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 # Tokens that a segment saves at least; for fewer, to merge their attention takes longer than to compute them.
 _LEAST_SAVED = 32
+ANY_LENGTH = 2**30  # tokens of a sample
 # A row is laid out anew only where it computes at most this share of the tokens, or of the last block.
 _MOST_COMPUTED = 0.95
 _SHORTEST_RUN, _RUNS_OF_SAMPLE = 4, 4  # scored places in a row; else attention would be in crumbs
@@ -35,6 +36,14 @@ class Sharing(NamedTuple):
 
     up_to: int | None
     why_not: str = ""
+
+    @property
+    def told(self) -> str:
+        """The words of the record on the prefixes."""
+        if self.why_not:
+            return f"not shared: {self.why_not}"
+        is_limited = self.up_to is not None and self.up_to < ANY_LENGTH
+        return f"shared, by samples of up to {self.up_to:,} tokens" if is_limited else "shared"
 
 
 class Part(NamedTuple):

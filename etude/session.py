@@ -220,7 +220,7 @@ class Session:
             checkpoint=checkpoint.name if checkpoint else None,
             course=self.state.course,
             matrix_rate=self.recorder.matrix_rate,
-            prefixes=sharing_of(self.state.model, self.recipe, self.options.own).why_not,
+            prefixes=sharing_of(self.state.model, self.recipe, self.options.own).told,
         )
         return foreign
 

@@ -174,7 +174,7 @@ def write_start(
             checkpoint=checkpoint,
             changed=changes,
             lower_is_better=plan.metric.lower_is_better,
-            prefixes=f"not shared: {prefixes}" if prefixes else "shared",
+            prefixes=prefixes,
         )
     )
     # After the attempt, so that they see which earlier records no longer count.

@@ -145,6 +145,8 @@ def test_each_configuration_agrees_with_the_plain_layout_to_rounding(config: Any
     model.checkpoint_activations = recompute
     sharing = family_of(model).sharing(model, True, False)
     assert not sharing.why_not and sharing.up_to is not None
+    window = config.sliding_window
+    assert sharing.told == (f"shared, by samples of up to {window} tokens" if window else "shared")
     given_row = with_row(batch, sharing.up_to)
     assert given_row.row is not None and (given_row.row.places is None) == (config.sliding_window is not None)
     assert_equal(measure(model, given_row), measure(model, batch))

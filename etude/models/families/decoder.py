@@ -18,7 +18,7 @@ from etude.models.lora import find_layers
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
 from etude.models.weights import check_twins
-from etude.prefixes import Sharing, lay_row
+from etude.prefixes import ANY_LENGTH, Sharing, lay_row
 from etude.recipe.model import Model
 
 
@@ -69,7 +69,7 @@ def _sharing(model: Decoder, is_training: bool, drops_alike: bool) -> Sharing:
     if is_training and drops:
         return Sharing(0, "under dropout each sample has a mask of its own")
     windows = [model.config.window(layer) for layer in range(model.config.n_layer)]
-    return Sharing(min((window for window in windows if window is not None), default=2**30))
+    return Sharing(min((window for window in windows if window is not None), default=ANY_LENGTH))
 
 
 def _reader(model: Decoder, prompts: list[list[int]], max_tokens: int) -> Reader:
