@@ -100,9 +100,12 @@ def conditions(machine: dict[str, Any], device: str | None, kind: str) -> tuple[
 def grade_runs(folder: Path) -> tuple[list[Grade], dict[str, str]]:
     """The grades of the finished runs in a folder, and the problems of those that cannot be read, by name."""
     whole, problems = read_runs(folder)
-    grades, problems = [], dict(problems)
+    grades, problems, known = [], dict(problems), set[str]()
     for run in whole:
         try:
+            if (identity := str(run.info["id"])) in known:  # a copy, or a link to it
+                continue
+            known.add(identity)
             summary = summarize(run)
             graded = [Grade.of(run, summary, made) for made in _KINDS]
         except EtudeError as error:

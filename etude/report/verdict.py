@@ -101,6 +101,8 @@ def _learning(history: History, values: Values) -> str:
         kept = f"; the best checkpoint is of step {best.step:,}" if best and best.step < lost else ""
         return f"It diverged: the training loss is not finite from step {lost:,} on{kept}."
     if not evaluations:
+        if _held_out(history):
+            return f"It was not evaluated yet; {training}."
         return f"Nothing was held out, so its quality on other data is not known; {training}."
     if not evaluations[-1].step:
         return f"It was not evaluated since its start; {training}."
@@ -315,11 +317,16 @@ def _limits(recipe: Recipe) -> str:
 
 def _few_held_out(history: History) -> int | None:
     """The number of validation samples, if it is small and no scores tell how sure the figures are."""
+    samples = _held_out(history)
+    return samples if samples and samples < _FEW_ROWS and not history.events(Scores) else None
+
+
+def _held_out(history: History) -> int | None:
+    """The number of validation samples, as far as the journal tells it."""
     summary = history.data.summary if history.data else {}
     held_out = next((value for key, value in summary.items() if key.endswith("validation") and value), None)
     samples = held_out.get("samples") if isinstance(held_out, dict) else None
-    is_few = isinstance(samples, int) and samples < _FEW_ROWS and not history.events(Scores)
-    return samples if is_few else None
+    return samples if isinstance(samples, int) else None
 
 
 def _changes(history: History) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Forecasts are graded by what runs took, and correct the next ones of like runs alone."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def test_damaged_runs_are_named_and_others_graded(make_recipe: Make, tmp_path: P
     unfinished.write_text("".join(lines))
     grades, problems = grade_runs(runs)
     assert [grade.run for grade in grades] == [whole.name] * 2 and len(problems) == 3
+    shutil.copytree(whole.path, runs / "copy")
+    assert len(grade_runs(runs)[0]) == 2  # a copy of a run is no further one
     assert open_run(whole.name, runs)
 
 

@@ -292,6 +292,9 @@ def test_a_diverged_run_a_killed_one_and_one_without_held_out_rows_say_so(tmp_pa
         "Nothing was held out, so its quality on other data is not known; the training loss went from "
         f"{halves[0]:.2f} to {halves[1]:.2f}."
     )
+    data = DataUsed("f", {"train": {"documents": 90}, "validation": {"samples": 19}})
+    early = verdict(tmp_path / "early", data, steps=(1, 20))["verdict"]
+    assert early[0].startswith("It was not evaluated yet; the training loss went from ")
     writer = new_run(tmp_path / "empty")
     writer.close("stopped")
     assert summarize_history(read_history(writer.run))["verdict"][0] == "No step was made."
