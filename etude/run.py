@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 from etude.control.desk import Decision
 from etude.engine.loop import Step
@@ -26,6 +27,7 @@ from etude.session import Session, begin
 from etude.start import Options
 from etude.text import parse_duration, shorten
 
+T = TypeVar("T")
 _DEFAULT_MINUTES = 10.0
 _DONE = "the last step is done"
 _ACTIONS: dict[State, str] = {"finished": "finish", "stopped": "stop", "paused": "release"}
@@ -320,10 +322,10 @@ def _end(session: Session, decision: Decision) -> Ending:
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         try:
-            scored = list[int]()
-            _at_end(session, "comparison", lambda: scored.append(take_best(session)), advice)
+            step = _at_end(session, "comparison", lambda: take_best(session), advice)
             with session.interruptible("the final scores"):
-                _at_end(session, "comparison", lambda: _compare(session, *scored), advice)
+                if step is not None:
+                    _at_end(session, "comparison", lambda: _compare(session, step), advice)
         except Abandoned:
             decision = _decide_to_leave(session)
     how: State = "paused" if decision.is_paused else "stopped" if decision.is_asked else "finished"
@@ -381,18 +383,18 @@ def _record_failure(session: Session, error: Exception) -> None:
         session.recorder.sync()
 
 
-def _compare(session: Session, *scored: int) -> None:
+def _compare(session: Session, step: int) -> None:
     """Score weights of a step beside those before training and the baselines, and keep every prediction."""
-    for step in scored:
-        session.recorder.write(*session.examiner.compare(step))
+    session.recorder.write(*session.examiner.compare(step))
 
 
-def _at_end(session: Session, what: str, do: Callable[[], object], advice: str) -> None:
+def _at_end(session: Session, what: str, do: Callable[[], T], advice: str) -> T | None:
     """Describe a run whose weights are saved; a failure is recorded, and the run is finished."""
     try:
-        do()
+        return do()
     except LostRankError:  # what the ranks do together is done again when the run is continued
         raise
     except Exception as error:
         evidence = f"{type(error).__name__}: {error}"
         session.recorder.write(events.Finding(session.state.step, f"{what} failed", evidence, advice))
+        return None

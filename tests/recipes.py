@@ -8,6 +8,15 @@ from etude.recipe.schema import Recipe
 from tests.bases import write_encoder, write_labelled
 
 STEPS = 20
+GOOD = """name = "good"
+[tokenizer]
+train_vocab_size = 300
+[[data.train]]
+path = "corpus.jsonl"
+[train]
+steps = 10
+global_batch_size = 8
+"""
 Changes = dict[str, Any] | None
 
 

@@ -54,9 +54,8 @@ def _attend_window(q: Tensor, k: Tensor, v: Tensor, *, window: int, dropout: flo
     of the time of causal attention, where a mask takes 2.5 of it (forward and backward, torch 2.13, AVX2).
     """
     T = q.shape[1]
-    size = max(
-        window // 4, min(window, 128)
-    )  # as quick as smaller and larger ones, and fewer keys are hidden
+    # As quick as smaller and larger blocks, and fewer keys are hidden.
+    size = max(window // 4, min(window, 128))
     rest = (T - window) % size
     parts = [attend(q[:, :window], k[:, :window], v[:, :window], window=None, dropout=dropout)]
     if T - window >= size:
@@ -74,9 +73,8 @@ def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, size: int, dropout: float) -
     groups, span = q.shape[2] // H, window + size
     # Neighbours share their keys in memory. The query heads of a group stand where more queries would.
     k, v = (heads[0].unfold(0, span, size).transpose(2, 3) for heads in (k, v))  # (n, H, span, D)
-    grouped = (
-        q.reshape(-1, size, H, groups, D).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    )  # (n, H, groups x size, D)
+    by_head = q.reshape(-1, size, H, groups, D).permute(0, 2, 3, 1, 4)
+    grouped = by_head.flatten(2, 3)  # (n, H, groups x size, D)
     query, key = torch.arange(size, device=q.device)[:, None], torch.arange(span, device=q.device)
     is_seen = ((key > query) & (key <= query + window)).repeat(groups, 1)
     out = functional.scaled_dot_product_attention(grouped, k, v, attn_mask=is_seen, dropout_p=dropout)

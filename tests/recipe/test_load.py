@@ -19,18 +19,9 @@ from etude.recipe.load import (
     with_changes,
 )
 from etude.recipe.schema import Recipe
+from tests import recipes
 
-GOOD = """name = "good"
-[tokenizer]
-train_vocab_size = 300
-[[data.train]]
-path = "corpus.jsonl"
-[train]
-steps = 10
-global_batch_size = 8
-[optim]
-learning_rate = 1e-3
-"""
+GOOD = f"{recipes.GOOD}[optim]\nlearning_rate = 1e-3\n"
 
 
 def load(folder: Path, text: str, *overrides: str) -> Recipe:

@@ -6,16 +6,8 @@ import pytest
 
 from etude.errors import RecipeError
 from etude.recipe.load import load_recipe
+from tests.recipes import GOOD
 
-GOOD = """name = "good"
-[tokenizer]
-train_vocab_size = 300
-[[data.train]]
-path = "corpus.jsonl"
-[train]
-steps = 10
-global_batch_size = 8
-"""
 YARN = [
     "model.rope_scaling.kind=yarn",
     "model.rope_scaling.factor=4.0",

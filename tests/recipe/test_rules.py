@@ -4,16 +4,7 @@ import pytest
 
 from etude.errors import RecipeError
 from etude.recipe.load import load_recipe
-
-GOOD = """name = "good"
-[tokenizer]
-train_vocab_size = 300
-[[data.train]]
-path = "corpus.jsonl"
-[train]
-steps = 10
-global_batch_size = 8
-"""
+from tests.recipes import GOOD
 
 
 @pytest.mark.parametrize(
