@@ -13,10 +13,7 @@ from etude.ui.tables import COUNT, FACTOR, LEAST, MOST, ODD, SUM, Array, Table, 
 
 PATIENCE_SECONDS = 0.5
 _MOST_ODD = 100
-_LEAD, _LEAD_BUCKETS = (
-    20,
-    512,
-)  # half-lives before a range that a mean of it remembers, and in how many buckets
+_LEAD, _LEAD_BUCKETS = 20, 512  # half-lives before a range that its mean remembers, and in how many buckets
 _CSV_ROWS = 2000
 
 
