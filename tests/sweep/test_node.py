@@ -51,7 +51,7 @@ def test_a_folder_whose_lock_does_not_hold_there_is_refused(tmp_path: Path) -> N
 
 def test_a_process_gives_its_code_and_its_words(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert train(["show", "nosuch", "--runs", str(tmp_path)], str(log), str(tmp_path), 1) == 2
+    assert train("node", ["show", "nosuch", "--runs", str(tmp_path)], str(log), str(tmp_path), 1) == 2
     assert "there is no run nosuch" in log.read_text()
 
 
@@ -59,8 +59,9 @@ def test_a_process_ends_with_what_started_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     script = (
         "import sys; from etude.sweep import node\n"
+        "node.start_stage = lambda *given, **named: None\n"
         "node.python_command = lambda module, *words: [sys.executable, '-c', words[0]]\n"
-        "node.train([sys.argv[1]], sys.argv[2], '.', 1)\n"
+        "node.train('node', [sys.argv[1]], sys.argv[2], '.', 1)\n"
     )
     child = (
         "import os, time; from etude.control.ranks import follow_launcher; follow_launcher(); "
@@ -70,6 +71,7 @@ def test_a_process_ends_with_what_started_it(tmp_path: Path) -> None:
         [*python_command("etude")[:2], "-c", script, child, str(log)], env=python_environment()
     )
     while not (log.exists() and log.read_text().strip()):
+        assert parent.poll() is None
         time.sleep(0.05)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
