@@ -59,9 +59,17 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     raise AssertionError("it did not happen within two minutes")
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """The words of a process's command line; none once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a process that nobody has waited for yet too
+        return []
+
+
 def starter_of() -> psutil.Process:
     """The starter of this process; just after its start it has no command line yet."""
     children = psutil.Process().children
-    (found,) = wait_for(lambda: [each for each in children() if "etude.sweep.starter" in each.cmdline()])
+    (found,) = wait_for(lambda: [each for each in children() if "etude.sweep.starter" in command_of(each)])
     assert isinstance(found, psutil.Process)
     return found

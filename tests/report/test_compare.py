@@ -91,7 +91,7 @@ def test_others_are_held_against_the_baseline_that_is_named_even_without_steps(t
     gap = next(result for result in found.results if result.name == "gap")
     assert gap.values[1] is None and gap.against(2) == [0.0, None, 0.0]
     lines = found.lines(80)
-    assert all(len(line) <= 80 for line in lines)
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line), "a path is never cut"
     assert any(runs[2].name in line and "baseline" in line for line in lines)
 
 

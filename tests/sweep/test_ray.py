@@ -27,7 +27,7 @@ from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit
 from etude.sweep.ray import RayProcesses, join_cluster
 from etude.sweep.schema import Resources
-from tests.sweeps import sweep_values, wait_for, write_sweep
+from tests.sweeps import command_of, sweep_values, wait_for, write_sweep
 
 STORE = 80 * 2**20
 CHANGES = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 4}
@@ -73,8 +73,7 @@ def weights(run: Run) -> dict[str, bytes]:
 
 
 def workers_that_train() -> list[psutil.Process]:
-    titles = {process: " ".join(process.cmdline()) for process in psutil.process_iter()}
-    return [process for process, title in titles.items() if title.startswith("ray::net-")]
+    return [each for each in psutil.process_iter() if " ".join(command_of(each)).startswith("ray::net-")]
 
 
 class Chaos:
