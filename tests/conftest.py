@@ -1,6 +1,5 @@
 """What tests share: a small corpus, a small recipe, and the command line in this process."""
 
-import os
 import shutil
 import signal
 import sys
@@ -16,9 +15,6 @@ from etude.recipe.schema import Recipe
 from etude.records.store import Run, open_run
 from tests.bases import write_corpus
 from tests.recipes import tiny
-
-# The models are tiny, and several test processes with all cores each would wait for one another.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A suite that runs behind a shell was started to ignore signals, and so would the runs that tests stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
