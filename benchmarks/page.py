@@ -2,7 +2,7 @@
 
     python benchmarks/page.py --steps 1000000 --runs 500 --long-runs 3
     python benchmarks/page.py --part peers --steps 1000000       # beside TensorBoard, in turn
-    python benchmarks/page.py --part training                    # five open pages and none, in turn
+    python benchmarks/page.py --part training     # none, five tabs of chromium, 200 slow sockets, in turn
     python benchmarks/page.py --part memory --steps 1000000 --long-runs 72
 
 Journals are written by the journal's own writer. The server is a process of its own, `etude ui`; a request is
@@ -15,7 +15,6 @@ import http.client
 import json
 import os
 import random
-import resource
 import shutil
 import socket
 import statistics
@@ -137,10 +136,12 @@ def clock_tensorboard(events: Path, steps: int) -> tuple[float, float, float]:
 
 
 def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
-    """Wall and CPU seconds of a training of some steps, with five open pages and with none, in turn.
+    """Seconds of a training of some steps alone, with five open pages, and with 200 slow sockets, in turn.
 
-    CPU of the training alone says what the pages make it do more; it has one thread, as threads that wait for
-    each other spin where another process takes their core. What the server takes stands beside it.
+    The CPU of the training alone says what a page makes it do more. Where fewer cores are free than processes
+    run, its wall time also says what the scheduler gives to the browsers, whose CPU stands beside it, as that of
+    the server does. The training has one thread, as threads that wait for each other spin where another process
+    has their core.
     """
     sys.path.insert(0, str(ROOT))
     from tests.bases import write_corpus
@@ -153,9 +154,9 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    found: dict[str, Any] = {"none": [], "five pages": []}
-    for turn in range(2 * turns):
-        name, runs = list(found)[turn % 2], folder / f"runs-{turn}"
+    found: dict[str, list[dict[str, float]]] = {"alone": [], "five pages": [], "200 slow sockets": []}
+    for turn in range(len(found) * turns):
+        name, runs = list(found)[turn % len(found)], folder / f"runs-{turn}"
         runs.mkdir()
         program = [
             sys.executable,
@@ -164,36 +165,99 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
             str(runs),
             "{}",
         ]
-        with contextlib.ExitStack() as opened:
-            page = opened.enter_context(Page(runs, environment)) if turn % 2 else None
-            served = page.cpu() if page else 0.0
-            begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-            process = subprocess.Popen(program, env=environment)
-            for _ in range(5 if page else 0):
-                rows: list[Any] = []
-                while page and not rows and process.poll() is None:
-                    rows = page.get("/api/runs")["runs"]
-                if page and rows:
-                    page.listen(f"/api/events?runs={rows[0]['id']}&since=0")
-            if process.wait():
-                raise SystemExit("the training failed")
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-            seconds, served = time.perf_counter() - begun, page.cpu() - served if page else 0.0
-            taken = {"seconds": round(seconds, 2), "cpu": round(cpu, 2), "server_cpu": round(served, 2)}
-            found[name].append(taken)
-    cpu_of = {name: statistics.median(each["cpu"] for each in found[name]) for name in found}
-    return {**found, "slowed_percent_of_cpu": round(100 * (cpu_of["five pages"] / cpu_of["none"] - 1), 2)}
+        found[name].append(run_beside(name, runs, program, environment))
+    middle = {
+        name: {key: statistics.median(each[key] for each in taken) for key in taken[0]}
+        for name, taken in found.items()
+    }
+    slowed = {
+        name: {key: round(100 * (each[key] / middle["alone"][key] - 1), 2) for key in ("seconds", "cpu")}
+        for name, each in middle.items()
+    }
+    return {**found, "slowed_percent": slowed, "cores": os.cpu_count()}
+
+
+def run_beside(name: str, runs: Path, program: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """Wall and CPU seconds of a training with what stands beside it, and the CPU of that."""
+    with contextlib.ExitStack() as opened:
+        page = opened.enter_context(Page(runs, environment)) if name != "alone" else None
+        tabs = opened.enter_context(Tabs(5)) if name == "five pages" else None
+        served, begun = page.cpu() if page else 0.0, time.perf_counter()
+        process = subprocess.Popen(program, env=environment)
+        if page and tabs:
+            rows: list[Any] = []
+            while not rows and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+                rows = page.get("/api/runs")["runs"]
+                time.sleep(0.2)
+            tabs.open([page.link, *[f"{page.place}/#/run/{row['id']}" for row in rows]])
+        if page and name == "200 slow sockets":
+            for _ in range(200):
+                each = opened.enter_context(socket.create_connection(page.at))
+                each.sendall(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nx: ")
+        _, code, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+        if process.returncode:
+            raise SystemExit("the training failed")
+        return {
+            "seconds": round(time.perf_counter() - begun, 2),
+            "cpu": round(used.ru_utime + used.ru_stime, 2),
+            "user": round(used.ru_utime, 2),
+            "system": round(used.ru_stime, 2),
+            "taken_off_its_core": used.ru_nivcsw,
+            "server_cpu": round(page.cpu() - served, 2) if page else 0.0,
+            "browser_cpu": tabs.cpu() if tabs else 0.0,
+        }
+
+
+class Tabs:
+    """Chromium with some tabs on one run, and the CPU of all its processes."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._opened = contextlib.ExitStack()
+
+    def __enter__(self) -> "Tabs":
+        from playwright.sync_api import sync_playwright
+
+        path = shutil.which("chromium")
+        if path is None:
+            raise SystemExit("chromium is absent: install the package of this name")
+        playwright = self._opened.enter_context(sync_playwright())
+        flags = ["--headless", "--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        self._opened.callback(browser.close)
+        self._context = browser.new_context()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def open(self, addresses: list[str]) -> None:
+        """Open the link, and then the page of the run in each tab."""
+        tabs = [self._context.new_page() for _ in range(self._count)]
+        for address in addresses:
+            for tab in tabs:
+                tab.goto(address)
+
+    def cpu(self) -> float:
+        """CPU seconds that all processes of the browser took so far."""
+        total = 0.0
+        for each in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += sum(each.cpu_times()[:2]) if "chrom" in each.name() else 0.0
+        return round(total, 2)
 
 
 def measure_memory(folder: Path, long: list[str]) -> dict[str, Any]:
-    """Memory of the server once every long run was read whole and drawn."""
+    """Memory of the server once every long run was listed, read whole, drawn, and its page made."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache")}
     with Page(folder / "long", environment) as page:
         for identity in long:
             page.read_whole(identity)
             page.clock(series(identity))
-        return {"memory_mb": page.memory()}
+            page.get(f"/api/runs/{identity}")
+        page.get("/api/runs")
+        return {"memory_mb": page.memory(), "runs": len(long)}
 
 
 def make_runs(folder: Path, steps: int, runs: int, long_runs: int) -> tuple[list[str], Path]:
@@ -276,10 +340,11 @@ class Page:
         command = [sys.executable, "-m", "etude", "ui", str(folder), "--no-open", "--port", "0"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self._process.stdout is not None
-        link = urlsplit(self._process.stdout.readline().strip())
+        self.link = self._process.stdout.readline().strip()
+        link = urlsplit(self.link)
         self.started = round(time.perf_counter() - begun, 3)
-        self._at = str(link.hostname), int(link.port or 0)
-        connection = http.client.HTTPConnection(*self._at)
+        self.at, self.place = (str(link.hostname), int(link.port or 0)), f"http://{link.netloc}"
+        connection = http.client.HTTPConnection(*self.at)
         connection.request("GET", f"/?{link.query}")
         self._cookie = connection.getresponse().getheader("set-cookie", "").split(";")[0]
         connection.close()
@@ -295,7 +360,7 @@ class Page:
         self._process.wait(30)
 
     def get(self, path: str) -> Any:
-        connection = http.client.HTTPConnection(*self._at, timeout=600)
+        connection = http.client.HTTPConnection(*self.at, timeout=600)
         connection.request("GET", path, headers={"cookie": self._cookie})
         answer = connection.getresponse()
         body = answer.read()
@@ -318,7 +383,7 @@ class Page:
 
     def listen(self, path: str) -> None:
         """Keep a page open that listens."""
-        connection = http.client.HTTPConnection(*self._at, timeout=600)
+        connection = http.client.HTTPConnection(*self.at, timeout=600)
         connection.request("GET", path, headers={"cookie": self._cookie})
         connection.getresponse()
         self._open.append(connection)

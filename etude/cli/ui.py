@@ -46,6 +46,7 @@ def ui(
 ) -> None:
     """Serve the page on which runs are watched, steered and compared; Ctrl-C ends it, and no run with it."""
     from etude.ui.library import Library
+    from etude.ui.priority import at_first_priority, step_back
     from etude.ui.server import default_folders, make_server, open_address, open_browser
 
     if exported:
@@ -62,10 +63,11 @@ def ui(
         print_text(address.link)
         sys.stdout.flush()  # also into a file, where it is looked up
         if not no_open:
-            open_browser(address.link)
+            at_first_priority(lambda: open_browser(address.link))
 
     library = Library(folders or default_folders())
     server = make_server(library, address, __version__, read_only=read_only, started=started, told=say)
+    step_back()
     with contextlib.suppress(KeyboardInterrupt):
         server.run(address.sockets)
 

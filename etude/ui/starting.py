@@ -15,6 +15,7 @@ from etude.launch.detached import Detached
 from etude.recipe.load import parse_recipe
 from etude.records.folder import is_run_folder
 from etude.text import printable, shorten
+from etude.ui.priority import at_first_priority
 from etude.ui.recipes import FILE, require_short
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Starts:
         words = ["train", str(path), "--runs", str(runs), *(["--new"] if anew else [])]
         with self._turn:
             key = secrets.token_hex(6)
-            self._known[key] = _Start(Detached.start(words, runs), path)
+            started = at_first_priority(lambda: Detached.start(words, runs))
+            self._known[key] = _Start(started, path)
             while len(self._known) > _MOST_STARTS:
                 self._known.popitem(last=False)
         return self.look(library, key, patience_seconds)
