@@ -104,11 +104,17 @@ def read_rows(path: Path, kind: Any) -> list[dict[str, Any]]:
 def read_part(path: Path, kind: Object) -> dict[str, Any]:
     """The object in a JSON file of a run folder. Raises: MissingError; InputError if it is damaged."""
     try:
-        return dict(fit(durable.read_json_object(path, follow=False), kind))
+        return fit_part(durable.read_json_object(path, follow=False), kind, path)
     except MissingError:
         raise MissingError(
             f"{path} does not exist; the folder is no run, or a part of one is missing"
         ) from None
+
+
+def fit_part(values: dict[str, Any], kind: Object, path: Path) -> dict[str, Any]:
+    """What was read from a JSON file of a run folder, as its kind has it. Raises: InputError."""
+    try:
+        return dict(fit(values, kind))
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}; restore it from a copy") from None
 

@@ -99,6 +99,12 @@ def _lock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def state_of(path: Path, lease: Mapping[str, Any]) -> str:
+    """The state of a run by its lease; killed if it goes on by that, and nobody holds its folder."""
+    is_on = lease["state"] in ("running", "paused") and not lease.get("left")
+    return "killed" if is_on and not is_locked(path) else str(lease["state"])
+
+
 def is_locked(path: Path) -> bool:
     """True if some process holds the run folder."""
     try:

@@ -30,6 +30,7 @@ from etude.records.environment import CONDITIONS
 from etude.records.events import Event
 from etude.records.folder import (
     BEST,
+    fit_part,
     read_part,
     remove_leftovers,
     require_outside_runs,
@@ -37,7 +38,7 @@ from etude.records.folder import (
     require_runs_folder,
 )
 from etude.records.journal import Journal, append_beside, read_journal
-from etude.records.lease import is_alive, is_locked, leave, lock_run, read_lease, write_lease
+from etude.records.lease import is_alive, is_locked, leave, lock_run, read_lease, state_of, write_lease
 from etude.records.ledger import Ledger
 from etude.records.lineage import FRESH, ORIGIN, FirstWeights
 from etude.text import printable
@@ -73,7 +74,7 @@ class Run:
             raise InputError(
                 f"run {self.name} has format {info['format']}; this etude reads up to {FORMAT}; update etude"
             )
-        return read_part(self.path / "run.json", _INFO)
+        return fit_part(info, _INFO, self.path / "run.json")
 
     @property
     def day(self) -> str:
@@ -124,9 +125,7 @@ class Run:
     @property
     def state(self) -> str:
         """running, paused, finished, stopped, failed; killed if it goes on by its lease, without a lock."""
-        lease = self.lease
-        is_on = lease["state"] in ("running", "paused") and not lease.get("left")
-        return "killed" if is_on and not is_locked(self.path) else str(lease["state"])
+        return state_of(self.path, self.lease)
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ _MOST_BYTES = 4 << 20  # of a journal that a listener has missed; beyond it is t
 _MOST_ROWS = 5000
 _GOING_ON = ("running", "paused")
 _REMOVED = "removed"  # the state of a run whose folder is gone
-_MOST_FRAMES = 200  # made for one listener and kept for the others
+_MOST_FRAMES, _MOST_FRAME_BYTES = 200, 16 << 20  # made for one listener and kept for the others
 _KINDS: dict[str, type[Event]] = {
     "findings": Finding, "controls": Control, "samples": Generation, "checkpoints": CheckpointSaved,
     "evaluations": Evaluation, "scores": Scores, "judgements": Judgement,
@@ -169,11 +169,15 @@ class Watch:
     async def _frames_of(self, identity: str, place: int, size: int) -> bytes:
         """The events between two places of a journal; the same for all who ask for the same."""
         key = identity, place, size
-        if key not in self._frames:
-            self._frames[key] = await anyio.to_thread.run_sync(self._make_frames, identity, place, size)
-            while len(self._frames) > _MOST_FRAMES:
+        found = self._frames.get(key)
+        if found is None:
+            found = await anyio.to_thread.run_sync(self._make_frames, identity, place, size)
+            self._frames[key] = found
+            while (
+                len(self._frames) > _MOST_FRAMES or sum(map(len, self._frames.values())) > _MOST_FRAME_BYTES
+            ):
                 self._frames.popitem(last=False)
-        return self._frames[key]
+        return found
 
     def _make_frames(self, identity: str, place: int, size: int) -> bytes:
         again = _frame("again", {"run": identity, "size": size})

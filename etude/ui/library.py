@@ -176,6 +176,7 @@ class Library:
 
         Raises: InputError if it cannot be read.
         """
+        from etude.records.lease import state_of
         from etude.records.store import Run
 
         stamps, before = _stamps(path), self._known.get(path)
@@ -185,7 +186,8 @@ class Library:
         _ = run.info
         mark = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
         try:
-            return _Known(run, stamps, mark, run.state, float(run.lease.get("heartbeat", 0.0)))
+            lease = run.lease
+            return _Known(run, stamps, mark, state_of(run.path, lease), float(lease.get("heartbeat", 0.0)))
         except InputError:
             return _Known(run, stamps, mark, "", 0.0)
 

@@ -27,7 +27,7 @@ _FORMAT = 2  # of the rows that are kept
 _POINTS = 40
 _PATIENCE_SECONDS = 0.25  # for all figures together; what is not made by then follows in a later answer
 _MOST_AT_ONCE = 20  # runs without figures, beyond which no answer waits for any
-_WRITE_SECONDS = 10.0
+_WRITE_SECONDS = 60.0  # between two writes, which wait for the disk of the training
 _MOST_KEPT = 20_000
 _LONGEST = 200  # characters of a name
 _MOST_TAGS, _MOST_SOURCES = 20, 5
@@ -81,6 +81,7 @@ class Listing:
                 rows.append({"id": identity, **row, **_now(row, run, place), **where})
             except EtudeError as error:
                 damaged[run.name] = str(error)
+        self._readings.begin()  # after all rows: the thread that makes figures takes turns with this one
         self._write()
         problems = [{"name": name, "problem": problem} for name, problem in damaged.items()]
         sweeps = _sweeps(look, rows)
@@ -109,7 +110,7 @@ class Listing:
         if patience_seconds:
             self._readings.summary(run, patience_seconds)
         else:
-            self._readings.ask(run)
+            self._readings.queue(run)
         kept = self._rows.get(_path(run))
         return kept.row if kept else _bare_row(run, place)
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from etude.ui.library import Library
 
 T = TypeVar("T")
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 0.25  # for figures, without which there are charts
 _SHARED_SECONDS = 1.0
 _RUNNING = ("pause", "stop", "checkpoint", "evaluate", "generate", "set", "note")
 _PAUSED = ("resume", "stop")

@@ -69,7 +69,12 @@ class Readings:
         return made.summary if made else None
 
     def ask(self, run: Run) -> None:
-        """Let a thread make the figures of a run if they are due; those asked for last come first.
+        """Let a thread make the figures of a run if they are due. Raises: as `queue`."""
+        self.queue(run)
+        self.begin()
+
+    def queue(self, run: Run) -> None:
+        """Note that the figures of a run are to be made if they are due; those noted last come first.
 
         Raises: InputError if the folder is known to be damaged.
         """
@@ -82,7 +87,11 @@ class Readings:
             return
         with self._changed:
             self._waiting[run.path] = run
-            if self._worker is None:
+
+    def begin(self) -> None:
+        """Let a thread make the figures that are noted."""
+        with self._changed:
+            if self._waiting and self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="figures", daemon=True)
                 self._worker.start()
 

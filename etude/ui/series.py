@@ -11,7 +11,7 @@ from etude.text import shorten
 from etude.ui.columns import AXES, Columns, open_columns
 from etude.ui.tables import COUNT, FACTOR, LEAST, MOST, ODD, SUM, Array, Table, is_missing
 
-PATIENCE_SECONDS = 0.5
+FIRST_SECONDS, PATIENCE_SECONDS = 0.2, 0.5  # of reading: for the first chart, and for each that follows
 _MOST_ODD = 100
 _LEAD, _LEAD_BUCKETS = 20, 512  # half-lives before a range that its mean remembers, and in how many buckets
 _CSV_ROWS = 2000
@@ -30,9 +30,9 @@ def read_series(
 ) -> dict[str, Any]:
     """Series between two places of an axis, each in at most twice as many buckets as `points`.
 
-    Of a long journal that was never read it is what half a second of reading gives, and `read` says which
-    part. A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values.
-    Of a series that the run has not, there is nothing. `extent` is where the records of the run lie.
+    Of a long journal that was never read it is what a moment of reading gives, and `read` says which part.
+    A bucket of one record is its value; one of 4, 16 ... has mean, least and most of the finite values. Of a
+    series that the run has not, there is nothing. `extent` is where the records of the run lie.
 
     at: steps, whose places on the axis are told too
     half_life: in steps, of an exponential mean; `before` is what the records before the range leave of it
@@ -41,7 +41,7 @@ def read_series(
     """
     place = _place_of(axis)
     columns = open_columns(run)
-    columns.update(PATIENCE_SECONDS)
+    columns.update(PATIENCE_SECONDS if columns.size else FIRST_SECONDS)
     with columns.turn:
         series = {
             name: _series(columns, name, place, (low, high), points, half_life)

@@ -1,5 +1,7 @@
 """What came to a run reaches those who listen, once, and costs nothing while nobody does."""
 
+import asyncio
+import itertools
 import json
 import shutil
 import socket
@@ -162,6 +164,7 @@ def test_all_listeners_share_a_look_and_nobody_means_none(
 
 
 def test_a_client_that_takes_nothing_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow clients, and floods of events: what is not taken is not kept for them."""
     monkeypatch.setattr(connections, "WRITE_SECONDS", 0.3)
     monkeypatch.setattr(events, "_MOST_BYTES", 1 << 30)
     writer = new_run(tmp_path / "runs")
@@ -200,7 +203,7 @@ def test_odd_questions_are_refused(tmp_path: Path, query: str) -> None:
 def test_a_listener_hears_on_while_a_long_journal_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(series, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(series, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(events, "_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(events, "LOOK_SECONDS", 0.01)
     writer = new_run(tmp_path / "runs")
@@ -283,3 +286,24 @@ def test_who_listens_to_a_run_that_is_removed_is_told_so_once_and_again_when_it_
         shutil.move(tmp_path / "kept", run.path)
         assert wait(heard, "state")["state"] == "finished"
         heard.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_kept_for_other_listeners_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floods of events: of large records as many bytes as are allowed stay in memory."""
+    monkeypatch.setattr(events, "_MOST_FRAME_BYTES", 250_000)
+    writer = new_run(tmp_path / "runs")
+    writer.append(attempt())
+    path, sizes = writer.run.path / "journal.jsonl", list[int]()
+    for step in range(5):
+        sizes.append(path.stat().st_size)
+        writer.append(Generation(step, "p", "x" * 100_000, {}))
+    sizes.append(path.stat().st_size)
+    watch = events.Watch(Library([tmp_path / "runs"]), lambda: "")
+
+    async def ask() -> list[bytes]:
+        identity = writer.run.info["id"]
+        return [await watch._frames_of(identity, *each) for each in itertools.pairwise(sizes)]
+
+    assert all(len(each) > 100_000 for each in asyncio.run(ask()))
+    assert len(watch._frames) == 2
+    writer.close("stopped")
