@@ -24,11 +24,13 @@ from etude.ui.series import read_series
 from etude.ui.side_by_side import compare
 from etude.ui.static import Asset, read_assets
 from etude.ui.trim import trim
-from etude.ui.writing import log, report_text, samples
+from etude.ui.writing import log, samples, whole_report
 
 _RUN_BYTES = 4 << 20  # of the answers about one run; the page itself is small beside it
 _POINTS, _FEWEST_POINTS = 500, 60
 _PATIENCE_SECONDS = 900.0
+# A stranger's recipe may name any file of this machine as its data.
+_ROWS = "Rows are not in an exported page, which holds what lies in the folder of its run alone."
 _DIGITS = 7
 _IMPORT = re.compile(r'(\bfrom\s*|\bimport\s*\(?\s*)"\./([\w./-]+)"')
 _STYLE = re.compile(r'<link rel="stylesheet" href="static/([\w./-]+)">')
@@ -100,11 +102,19 @@ def _answers(library: Library, readings: Readings, identity: str) -> dict[str, A
         f"{path}/samples": _try(lambda: samples(readings, run)),
         f"{path}/recipe": _try(lambda: run_recipe(run)),
         f"{path}/log": _try(lambda: log(run)),
-        f"{path}/report": _try(lambda: {**report_text(run), "charts": {}}),
-        f"{path}/data": trim({"tables": tables_of(summary), "notes": [], "samples": [], "problem": None}),
+        f"{path}/report": _try(lambda: whole_report(run)),
+        f"{path}/data": trim(
+            {"tables": tables_of(summary), "notes": [_ROWS], "samples": [], "problem": None}
+        ),
     }
     found = {name: value for name, value in found.items() if value is not None}
-    left, points = _RUN_BYTES - _size(found), _POINTS
+    sizes = {name: _size(value) for name, value in found.items()}
+    while (
+        sum(sizes.values()) > _RUN_BYTES and len(sizes) > 1
+    ):  # the page says of the rest that it is not there
+        largest = max(sizes.keys() - {path}, key=lambda name: sizes[name])
+        del found[largest], sizes[largest]
+    left, points = _RUN_BYTES - sum(sizes.values()), _POINTS
     while True:
         series = {
             f"{path}/series?axis={axis}": _series(run, axis, points, marked_steps(page)) for axis in AXES

@@ -1,5 +1,6 @@
 """Samples, answers, log and report of a run, as it wrote them."""
 
+import base64
 import contextlib
 import hashlib
 import html
@@ -7,6 +8,7 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,14 @@ _LONGEST_SAMPLE = 20_000
 _LOG_BYTES, _MOST_LINES, _LONGEST_LINE = 1 << 20, 2_000, 2_000
 _LOGS = ("log.txt", "output.txt")
 _REPORT_BYTES, _CHART_BYTES = 16 << 20, 8 << 20
+_WHOLE_BYTES, _MOST_CHARTS = 2 << 20, 50  # of a report in one file
 _CHART = re.compile(r"[a-z0-9_-]{1,60}\.svg")
+_ACTS = re.compile(
+    r"<\s*([\w.-]+:)?(script|foreignobject|iframe|embed|object|a|set|animate\w*|handler)\b|[\s\"'/]on\w+\s*=|"
+    r"<!entity|<\?xml-stylesheet|@import|javascript:",
+    re.I,
+)
+_ASKS = re.compile(r"(href|src)\s*=\s*[\"'](?!#|data:image/png;base64,)|url\(\s*(?![\"']?#)", re.I)
 _LIMITS = Limits(seconds=300.0)
 _writing = threading.Lock()  # one report at a time
 
@@ -80,26 +89,30 @@ def report(run: Run, address: str) -> dict[str, Any]:
     address: of the charts, before their names. Raises: InputError if it cannot be made.
     """
     folder = _own_report(run) or report_folder(run)
-    text = durable.read_text(folder / "report.md", most_bytes=_REPORT_BYTES, follow=False)
-    charts = [name for name in sorted(os.listdir(folder)) if _CHART.fullmatch(name)]  # noqa: PTH208 names alone
+    charts = _charts_in(folder)
+    found = _render(folder, lambda name: f"{address}/{name}" if name in charts else None)
+    return {**found, "charts": {name: f"{address}/{name}" for name in charts}}
 
-    def draw(name: str, caption: str) -> str | None:
-        if name not in charts:
+
+def whole_report(run: Run, most_bytes: int = _WHOLE_BYTES) -> dict[str, Any]:
+    """The report of a run as HTML with its charts inside, of up to some bytes, and as Markdown.
+
+    A chart that is too large, or that would act or ask where it is opened by itself, is its caption alone.
+
+    Raises: as `report`.
+    """
+    folder, left = _own_report(run) or report_folder(run), most_bytes
+    charts = {name: _still(folder / name) for name in _charts_in(folder)[:_MOST_CHARTS]}
+
+    def source(name: str) -> str | None:
+        nonlocal left
+        inside = charts.get(name)
+        if inside is None or len(inside) > left:
             return None
-        return f'<img src="{html.escape(f"{address}/{name}")}" alt="{html.escape(caption)}" loading="lazy">'
+        left -= len(inside)
+        return inside
 
-    return {
-        "html": to_body(text, draw), "markdown": text,
-        "charts": {name: f"{address}/{name}" for name in charts},
-        "written": (folder / "report.md").stat().st_mtime,
-    }  # fmt: skip
-
-
-def report_text(run: Run) -> dict[str, Any]:
-    """The report of a run as HTML without its charts, and as Markdown. Raises: as `report`."""
-    path = (_own_report(run) or report_folder(run)) / "report.md"
-    text = durable.read_text(path, most_bytes=_REPORT_BYTES, follow=False)
-    return {"html": to_body(text, lambda *_: ""), "markdown": text, "written": path.stat().st_mtime}
+    return {**_render(folder, source), "charts": {}}
 
 
 def report_file(run: Run, name: str) -> bytes:
@@ -109,6 +122,36 @@ def report_file(run: Run, name: str) -> bytes:
     most = _CHART_BYTES if name.endswith(".svg") else _REPORT_BYTES
     folder = (_own_report(run) if name != "report.html" else None) or report_folder(run)
     return durable.read_bytes(folder / name, most_bytes=most, follow=False)
+
+
+def _render(folder: Path, source: Callable[[str], str | None]) -> dict[str, Any]:
+    """A report as HTML and as Markdown; `source` is the address of a chart by its name."""
+    text = durable.read_text(folder / "report.md", most_bytes=_REPORT_BYTES, follow=False)
+
+    def draw(name: str, caption: str) -> str | None:
+        if (found := source(name)) is None:
+            return None
+        return f'<img src="{html.escape(found)}" alt="{html.escape(caption)}" loading="lazy">'
+
+    return {
+        "html": to_body(text, draw),
+        "markdown": text,
+        "written": (folder / "report.md").stat().st_mtime,
+    }
+
+
+def _charts_in(folder: Path) -> list[str]:
+    return [name for name in sorted(os.listdir(folder)) if _CHART.fullmatch(name)]  # noqa: PTH208 names alone
+
+
+def _still(path: Path) -> str | None:
+    """A chart as an address that holds it, if it only draws, wherever it is opened; None for any other."""
+    try:
+        text = durable.read_text(path, most_bytes=_CHART_BYTES, follow=False)
+    except InputError:
+        return None
+    is_still = "\0" not in text and not _ACTS.search(text) and not _ASKS.search(text)
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}" if is_still else None
 
 
 def _own_report(run: Run) -> Path | None:

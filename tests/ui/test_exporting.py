@@ -40,8 +40,20 @@ def test_a_large_run_takes_fewer_points(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(write_page(export([writer.run], "1.2.3"))) < 5_000_000
     monkeypatch.setattr(exporting, "_RUN_BYTES", 0)
     found = export([writer.run], "1.2.3")
-    series = found[f"/api/runs/{writer.run.info['id']}/series?axis=step"]["series"]["train/loss"]
+    path = f"/api/runs/{writer.run.info['id']}"
+    assert path in found and f"{path}/samples" not in found  # the page says that it is not there
+    series = found[f"{path}/series?axis=step"]["series"]["train/loss"]
     assert len(series["x"]) <= 2 * exporting._FEWEST_POINTS
+
+
+def test_what_a_recipe_names_outside_of_its_run_is_in_no_exported_page(tmp_path: Path) -> None:
+    """Paths: the recipe of a stranger's run may name a private file of this user as its data."""
+    secret = tmp_path / "private.jsonl"
+    secret.write_text("".join(json.dumps({"text": f"canary-4711 {n}"}) + "\n" for n in range(50)))
+    run = finished_run(tmp_path / "runs", {"data.train": [{"path": str(secret)}], "train.seq_len": 32})
+    page = write_page(export([run], "1.2.3"))
+    assert b"canary-4711" not in page and b"Rows are not in an exported page" in page
+    assert page.count(b"data:image/svg+xml;base64,") >= 3  # the charts of its report
 
 
 def test_the_page_is_one_file_whose_modules_and_policy_are_within(tmp_path: Path) -> None:

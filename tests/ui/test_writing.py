@@ -1,5 +1,7 @@
+import base64
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from etude.records.store import Run
 from etude.report.write import write_report
 from etude.ui import writing
 from etude.ui.readings import Readings
-from etude.ui.writing import log, report, report_file, report_folder, samples
+from etude.ui.writing import log, report, report_file, report_folder, samples, whole_report
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 
 
@@ -98,6 +100,38 @@ def test_the_report_that_a_run_wrote_is_shown_until_its_journal_grows(
     path.parent.symlink_to(tmp_path / "elsewhere")  # a link is not followed
     with pytest.raises(InputError, match="a report is made"):
         report(run, "/r")
+
+
+ACTIVE = [
+    "<svg onload='alert(1)'/>", "<svg><script>alert(1)</script></svg>", "<svg><s:script>x</s:script></svg>",
+    "<svg><image href='http://example.org/x.png'/></svg>", "<svg><use href='//example.org/x#y'/></svg>",
+    "<svg><style>@import 'x'</style></svg>", "<svg><style>* {fill: url(http://example.org)}</style></svg>",
+    "<!DOCTYPE svg [<!ENTITY x 'y'>]><svg/>", "<svg><foreignObject/></svg>", "<svg><a href='#'/></svg>",
+    "<svg><set attributeName='href'/></svg>", "<?xml-stylesheet href='x'?><svg/>", "\0<svg/>",
+]  # fmt: skip
+
+
+def test_a_whole_report_holds_the_charts_that_only_draw(tmp_path: Path) -> None:
+    """Charts of a run, which a stranger may have drawn: one that would act or ask is left out."""
+    run = finished_run(tmp_path / "runs")
+    folder = write_report(run).parent
+    assert all(writing._still(path) for path in folder.glob("*.svg"))  # all of ours
+    path = folder / "loss.svg"
+    found = whole_report(run)
+    assert "img src=" in found["html"] and found["charts"] == {}
+    inside = [
+        base64.b64decode(each)
+        for each in re.findall(r'src="data:image/svg\+xml;base64,(.*?)"', found["html"])
+    ]
+    assert path.read_bytes() in inside
+    for text in ACTIVE:
+        path.write_text(text)
+        assert writing._still(path) is None, text
+    path.write_text("<svg/>", "utf-16")
+    assert writing._still(path) is None
+    assert whole_report(run)["html"].count("<img") == len(inside) - 1
+    assert "Training and validation loss" in whole_report(run)["html"]  # its caption
+    assert "<img" not in whole_report(run, most_bytes=100)["html"]
 
 
 @pytest.mark.parametrize(

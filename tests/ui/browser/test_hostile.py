@@ -6,14 +6,22 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
+
 from etude.records.events import Control, Finding, Generation, Note
+from etude.records.store import Run
 from etude.report.write import write_report
+from etude.ui.exporting import export_page
 from tests.report.runs import SCORES, attempt, evaluation, new_run
 from tests.report.runs import window as steps
 from tests.ui.browser.conftest import Window
 from tests.ui.serving import serving
 
 Look = Callable[..., AbstractContextManager[Window]]
+MADE = (
+    "document.querySelectorAll('#app script, #app iframe, #app [onerror], #app [onload], "
+    "#app form[action]').length"
+)
 HOSTILE = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(2)>",
@@ -68,8 +76,14 @@ HOSTILE = [
 ]
 
 
-def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) -> None:
-    writer = new_run(tmp_path, {"records.tags": HOSTILE[:4]})
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose texts, rows, report and chart would act in a page."""
+    folder = tmp_path_factory.mktemp("hostile")
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": f"{text}\n" * 3}) + "\n" for text in HOSTILE))
+    source = {"data.train": [{"path": str(corpus)}], "data.deduplicate": "off", "train.device": "cpu"}
+    writer = new_run(folder / "runs", {"records.tags": HOSTILE[:4], "train.seq_len": 256, **source})
     writer.append(attempt(), *steps(1, 20), evaluation(20, 2.5), SCORES)
     for text in HOSTILE:
         writer.append(
@@ -89,14 +103,46 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
         "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script>"
         "<image href='http://example.org/x.png'/></svg>"
     )
-    folder = writer.run.path.rename(tmp_path / HOSTILE[1])
+    return writer.run
+
+
+def test_an_exported_page_shows_them_as_they_are_with_the_charts_that_only_draw(
+    hostile: Run, look: Look, tmp_path: Path
+) -> None:
+    """Texts of models, rows and recipes, in the file that is mailed: it opens from a disk."""
+    out = tmp_path / "out.html"
+    export_page([hostile], out, "1.2.3")
+    path = f"#/run/{hostile.info['id']}"
+    with serving() as server, look(server) as window:
+        window.page.on("dialog", lambda dialog: window.wrong.append(f"dialog {dialog.message}"))
+        for place, there in (
+            (f"{path}?finding=0", f"strong:has-text('{HOSTILE[0]}')"),
+            (f"{path}/samples?prompt=1", f"pre:has-text('{HOSTILE[1]}')"),
+            (f"{path}/data", "text=Rows are not in an exported page"),
+            (f"{path}/log", f"pre:has-text('{HOSTILE[0]}')"),
+            (f"{path}/report", "article img"),
+        ):
+            window.page.goto(f"{out.as_uri()}{place}")
+            window.wait(there)
+            window.rest()
+            assert window.page.evaluate(MADE) == 0, place
+        window.until("[...document.querySelectorAll('article img')].every((each) => each.naturalWidth > 0)")
+        window.wrong[:] = [text for text in window.wrong if text != f"asked {out.as_uri()}"]
+
+
+def test_texts_that_would_act_are_shown_as_they_are(hostile: Run, tmp_path: Path, look: Look) -> None:
+    """Texts of models, rows and recipes: 50, logged and learnt by a run, looked at on every page."""
+    folder = shutil.copytree(hostile.path, tmp_path / HOSTILE[1])
     copy = shutil.copytree(folder, tmp_path / '"><svg onload=alert(3)>')
     info = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**info, "id": HOSTILE[0]}))
+    sweep = tmp_path / HOSTILE[0].replace("/", "|")
+    (sweep / "runs").mkdir(parents=True)
+    (sweep / "sweep.toml").write_text("name = 'x'\n")
     assert len(HOSTILE) == 50
     with serving(tmp_path) as server, look(server) as window:
         window.page.on("dialog", lambda dialog: window.wrong.append(f"dialog {dialog.message}"))
-        identity = writer.run.info["id"]
+        identity = hostile.info["id"]
         ids = [row["id"] for row in server.get("/api/runs")["runs"]]
         assert len(ids) == 2 and identity in ids
         for place, there in (
@@ -105,7 +151,7 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
             (f"#/run/{identity}/samples?prompt=1", f"pre:has-text('{HOSTILE[1]}')"),
             (f"#/run/{identity}/recipe", "text=As it was given"),
             (f"#/run/{identity}/report", "article h2"),
-            (f"#/run/{identity}/data", "h1"),
+            (f"#/run/{identity}/data", "text=Rows as they are learnt"),
             (f"#/compare?runs={','.join(ids)}", "table"),
             ("#/system", "h1"),
             (f"#/run/{identity}/log", f"pre:has-text('{HOSTILE[0]}')"),
@@ -115,8 +161,7 @@ def test_texts_that_would_act_are_shown_as_they_are(tmp_path: Path, look: Look) 
             window.go(place)
             window.wait(there)
             window.rest()
-            made = "document.querySelectorAll('#app script, #app iframe, #app [onerror], #app [onload], #app form[action]').length"
-            assert window.page.evaluate(made) == 0, place
+            assert window.page.evaluate(MADE) == 0, place
         assert [text for text in window.wrong if "404" not in text] == []  # of the run that is none
         failed: list[str] = []
         window.page.on("requestfailed", lambda request: failed.append(f"{request.url} {request.failure}"))
