@@ -19,6 +19,7 @@ def slow_sockets(served: Serving, count: int, start: bytes) -> list[socket.socke
 
 @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nx: "])
 def test_200_slow_sockets_do_not_stop_a_good_client(start: bytes) -> None:
+    """Slow clients: 200 that never end their request; a training beside them is in another process."""
     with serving() as served:
         slow = slow_sockets(served, 200, start)
         for _ in range(10):

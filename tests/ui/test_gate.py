@@ -1,4 +1,4 @@
-"""The threats against a page on loopback, one test a row."""
+"""The threats against a page on loopback, one test a row; the rows are those of docs/page.md."""
 
 import json
 import socket
@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
+from etude.recipe.load import recipe_from
+from etude.run import Training
+from etude.start import Options
 from etude.ui import gate
 from etude.ui.app import make_app
+from etude.ui.exporting import export, write_page
 from etude.ui.library import Library
 from etude.ui.routes import Routes
+from tests.bases import write_corpus
+from tests.recipes import tiny
 from tests.report.runs import finished_run
 from tests.ui.serving import JSON, Serving, serving
 
+CANARY = "canary-4711"
 ROUTES = [
     (method, route.path)
     for route in [
@@ -29,9 +36,15 @@ ROUTES = [
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("runs")
-    finished_run(folder)
+    run = finished_run(folder)
+    (run.path / "report").mkdir()
+    (run.path / "report" / "report.md").write_text("# Report\n")
+    for outside in (run.path, folder, folder.parent):
+        (outside / "secret.svg").write_text(f"<svg>{CANARY}</svg>")
+    (run.path / "report" / "link.svg").symlink_to(run.path / "secret.svg")
     with serving(folder) as found:
         yield found
+    (folder.parent / "secret.svg").unlink()
 
 
 def paths_of(route: str, identity: str) -> str:
@@ -54,6 +67,7 @@ def raw(served: Serving, request: bytes) -> bytes:
 @pytest.mark.parametrize(("method", "route"), ROUTES)
 @pytest.mark.parametrize("cookie", ["", "etude-00000000=0", "WRONG", "EMPTY", "TWICE"])
 def test_no_route_answers_without_the_token(served: Serving, method: str, route: str, cookie: str) -> None:
+    """Other users of this machine, who know the port: every route there is, and no cookie or a wrong one."""
     name, _, token = served.cookie.partition("=")
     given = {"WRONG": f"{name}={'0' * 64}", "EMPTY": f"{name}=", "TWICE": f"{name}={token}; {name}=x"}
     headers = {**JSON, "cookie": given.get(cookie, cookie)}
@@ -93,7 +107,23 @@ HOSTS = {
 
 @pytest.mark.parametrize(("host", "status"), HOSTS.items())
 def test_only_the_names_of_this_server_are_answered(served: Serving, host: str, status: int) -> None:
+    """Names of others that lead to this machine (DNS rebinding), for events and the link as for all else."""
     assert served.ask("/api/about", host=host)[0] == status
+    if status == 403:
+        link = f"/?token={served.address.token}"
+        assert {served.ask(path, host=host)[0] for path in ("/", link, "/static/app.js", "/api/events")} == {
+            403
+        }
+
+
+def test_no_connection_becomes_a_web_socket(served: Serving) -> None:
+    """Names of others that lead to this machine: there is no second protocol with rules of its own."""
+    asks = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    asks["sec-websocket-key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+    assert served.ask("/api/about", cookie="", **asks)[0] == 401
+    assert served.ask("/api/about", host="evil.example", **asks)[0] == 403
+    status, headers, _ = served.ask("/api/about", **asks)
+    assert status == 200 and "upgrade" not in headers
 
 
 def test_a_missing_and_a_second_host_are_refused(served: Serving) -> None:
@@ -120,6 +150,7 @@ def test_a_missing_and_a_second_host_are_refused(served: Serving) -> None:
 def test_no_route_answers_another_page(
     served: Serving, method: str, route: str, header: tuple[str, str]
 ) -> None:
+    """Pages of others in the browser of this user: what such a page may send names it on every route."""
     headers = {**JSON, header[0]: header[1]}
     assert served.ask(paths_of(route, "x"), method=method, body=b"{}", **headers)[0] == 403
 
@@ -132,6 +163,7 @@ def test_our_own_page_is_answered(served: Serving) -> None:
 
 @pytest.mark.parametrize("route", [route for method, route in ROUTES if method == "POST"])
 def test_what_a_form_can_send_changes_nothing(served: Serving, route: str) -> None:
+    """Pages of others in the browser of this user, by a form, which sends no JSON and no header of its own."""
     path = paths_of(route, "x")
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         headers = {"content-type": kind, "x-etude": "1"}
@@ -147,6 +179,7 @@ def test_other_methods_are_refused(served: Serving, method: str) -> None:
 
 
 def test_every_answer_has_the_headers_that_bind_a_browser(served: Serving) -> None:
+    """Frames of others around the page, and what a browser might load or guess; no answer allows either."""
     for path in ("/", "/api/about", "/api/nothing", "/static/index.html", "/static/nothing"):
         for cookie in (served.cookie, ""):
             _, headers, _ = served.ask(path, cookie=cookie)
@@ -210,36 +243,61 @@ def test_a_server_that_only_shows_takes_no_post(tmp_path: Path) -> None:
             assert (status, "only shows" in answer["error"]) == (403, True)
 
 
-PAYLOADS = [
-    place + payload
-    for place in ("/static/", "/api/runs/", "/api/runs/x/report/", "/")
-    for payload in (
-        "../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd", "%252e%252e%252fetc%252fpasswd",
-        "..\\..\\etc\\passwd", "..%5c..%5cetc%5cpasswd", "index.html%00.js", "%00", "//etc/passwd",
-        "/etc/passwd", "%2fetc%2fpasswd", "file:///etc/passwd", "%c0%ae%c0%ae/etc/passwd", "....//etc/passwd",
-        "..;/etc/passwd", "./../server.py", "~root/.ssh/id_rsa", "C:/windows/win.ini", "%e0%80%ae/etc/passwd",
-        "vendor/../../server.py",
-    )
+PAYLOADS = (
+    "../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd", "%252e%252e%252fetc%252fpasswd",
+    "..\\..\\etc\\passwd", "..%5c..%5cetc%5cpasswd", "index.html%00.js", "%00", "//etc/passwd",
+    "/etc/passwd", "%2fetc%2fpasswd", "file:///etc/passwd", "%c0%ae%c0%ae/etc/passwd", "....//etc/passwd",
+    "..;/etc/passwd", "./../server.py", "~root/.ssh/id_rsa", "C:/windows/win.ini", "%e0%80%ae/etc/passwd",
+    "vendor/../../server.py", "../secret", "..%2fsecret", "..%5csecret", "%2e%2e%2fsecret", "secret",
+    "../../secret", "..%2f..%2fsecret", "loss.svg/../../secret", "loss%00secret", "link",
+)  # fmt: skip
+PLACES = [
+    "/static/{}", "/{}", "/api/runs/{}", "/api/runs/{}/log", "/api/runs/ID/report/{}", "/api/runs/ID/report/{}.svg",
+    "/api/runs/ID/requests/{}", "/api/runs/ID/log?file={}", "/api/sweeps/{}", "/api/start/{}",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", PAYLOADS)
-def test_no_path_leads_to_a_file_outside_of_the_table(served: Serving, path: str) -> None:
-    request = (
-        f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncookie: {served.cookie}\r\n\r\n"
+@pytest.mark.parametrize("place", PLACES)
+def test_no_path_leads_to_a_file_outside_of_the_table(served: Serving, place: str) -> None:
+    """Paths: 28 in each of ten places, and beside them files and a link that wait to be found."""
+    place = place.replace("ID", served.get("/api/runs")["runs"][0]["id"])
+    for payload in PAYLOADS:
+        asked = f"GET {place.format(payload)} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        answer = raw(served, f"{asked}cookie: {served.cookie}\r\n\r\n".encode("latin-1"))
+        assert answer.split(b" ")[1] in (b"404", b"400"), payload
+        assert not any(found in answer for found in (b"root:", b"import", CANARY.encode())), payload
+
+
+def test_a_secret_of_the_environment_is_in_no_file_of_a_run_and_in_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets of this user: a run is trained and served where they are set, and each route is asked."""
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "ETUDE_LINE_TOKEN", "DB_PASSWORD"):
+        monkeypatch.setenv(name, CANARY)
+    (tmp_path / "secret.txt").write_text(CANARY)
+    training = Training(
+        recipe_from(tiny(write_corpus(tmp_path / "corpus.jsonl"), {"train.steps": 2})),
+        Options(runs=tmp_path / "runs"),
     )
-    answer = raw(served, request.encode("latin-1"))
-    assert answer.split(b" ")[1] in (b"404", b"400") and b"root:" not in answer and b"import" not in answer
-
-
-def test_a_secret_of_the_environment_is_in_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "canary-4711")
-    (tmp_path / "secret.txt").write_text("canary-4711")
-    run = finished_run(tmp_path / "runs")
+    for _ in training:
+        pass
+    run = training.run
+    (run.path / "checkpoints" / "secret.svg").write_text(CANARY)
+    files = [each for each in run.path.rglob("*") if each.is_file() and each.name != "secret.svg"]
+    assert files and not any(CANARY.encode() in each.read_bytes() for each in files)
     with serving(tmp_path / "runs") as served:
         for method, route in ROUTES:
             if route != "/api/events":
                 path = paths_of(route, run.info["id"])
                 _, headers, body = served.ask(path, method=method, body=b'{"toml": "x = 1"}', **JSON)
-                assert b"canary" not in body and served.address.token.encode() not in body
+                assert b"canary" not in body and served.address.token.encode() not in body, path
                 assert served.address.token not in str(headers)
+        connection = served.open()
+        headers = {"cookie": served.cookie}
+        connection.request("GET", f"/api/events?runs={run.info['id']}&since=0", headers=headers)
+        told = connection.getresponse()
+        heard = b"".join(iter(told.readline, b"event: state\n"))
+        assert b"train/loss" in heard and b"canary" not in heard
+        connection.close()
+        assert served.faults == []
+    assert CANARY.encode() not in write_page(export([run], "1.2.3"))

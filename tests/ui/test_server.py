@@ -1,6 +1,8 @@
 """Sockets, link and end of the server."""
 
 import socket
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
@@ -12,6 +14,7 @@ from tests.ui.serving import serving
 
 
 def test_it_listens_on_loopback_alone() -> None:
+    """Others in the network: no other address of this machine answers at its port."""
     with serving() as served:
         found = [
             each.laddr.ip
@@ -19,6 +22,26 @@ def test_it_listens_on_loopback_alone() -> None:
             if each.status == psutil.CONN_LISTEN and each.laddr.port == served.port
         ]
         assert "127.0.0.1" in found and set(found) <= {"127.0.0.1", "::1"}
+        families = (socket.AF_INET, socket.AF_INET6)
+        addresses = [each for every in psutil.net_if_addrs().values() for each in every]
+        for each in addresses:
+            if each.family in families and each.address not in ("127.0.0.1", "::1"):
+                with pytest.raises(OSError), socket.create_connection((each.address, served.port), 10):
+                    pass
+
+
+def test_a_browser_gets_the_link_by_a_file_of_this_user_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Other users of this machine, who see every command line: the token is in none, and in no open file."""
+    opened: list[str] = []
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
+    monkeypatch.setattr(server, "_is_desktop", lambda: True)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    server.open_browser("http://127.0.0.1:1/?token=4711")
+    (path,) = (Path(unquote(urlsplit(each).path)) for each in opened)
+    assert "4711" not in opened[0] and "token=4711" in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_usual_port_gives_way_to_the_next_and_a_given_one_is_refused(

@@ -23,6 +23,7 @@ def test_many_long_texts_together_are_bounded() -> None:
 
 
 def test_characters_that_drive_a_terminal_become_visible() -> None:
+    """Escape sequences for a terminal in texts of models, rows and logs."""
     assert trim({"na\x1bme": ["\x1b]0;x\x07", "\u202etxt.exe", "\ud800"]}) == {
         "na\\x1bme": ["\\x1b]0;x\\x07", "\\u202etxt.exe", "\\ud800"]
     }  # fmt: skip

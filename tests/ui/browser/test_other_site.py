@@ -29,6 +29,7 @@ Promise.allSettled(asks).then((found) => {{ window.found = found.map((each) => e
 def test_images_frames_forms_and_requests_of_another_port_are_refused_and_write_nothing(
     tmp_path: Path, chromium: Any
 ) -> None:
+    """Pages of others in the browser of this user, which it even counts as of our own site."""
     writer = new_run(tmp_path)
     writer.append(attempt(), *window(1, 5))
     with serving(tmp_path) as server:
