@@ -112,7 +112,7 @@ def read_part(path: Path, kind: Object) -> dict[str, Any]:
 
 
 def fit_part(values: dict[str, Any], kind: Object, path: Path) -> dict[str, Any]:
-    """What was read from a JSON file of a run folder, as its kind has it. Raises: InputError."""
+    """The values of a JSON file of a run folder in the form of its kind. Raises: InputError."""
     try:
         return dict(fit(values, kind))
     except ValueError as error:

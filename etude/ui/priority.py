@@ -25,5 +25,5 @@ def step_back() -> None:
 
 
 def at_first_priority(start: Callable[[], T]) -> T:
-    """What a function returns that starts a process with the priority from before `step_back`."""
+    """Call a function that starts a process, at the priority from before `step_back`; returns its result."""
     return _first[0].submit(start).result() if _first else start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.records.events import Control, Finding, Generation, Note
+from etude.records.events import Control, DataUsed, Finding, Generation, Note
 from etude.records.store import Run
 from etude.report.write import write_report
 from etude.ui.exporting import export_page
@@ -84,7 +84,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
     corpus.write_text("".join(json.dumps({"text": f"{text}\n" * 3}) + "\n" for text in HOSTILE))
     source = {"data.train": [{"path": str(corpus)}], "data.deduplicate": "off", "train.device": "cpu"}
     writer = new_run(folder / "runs", {"records.tags": HOSTILE[:4], "train.seq_len": 256, **source})
-    writer.append(attempt(), *steps(1, 20), evaluation(20, 2.5), SCORES)
+    counts = {"sources": [{"name": HOSTILE[1], "bytes": 12345}], "train": {"tokens": 7}}
+    writer.append(attempt(), DataUsed("f" * 64, counts), *steps(1, 20), evaluation(20, 2.5), SCORES)
     for text in HOSTILE:
         writer.append(
             Finding(
