@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ from gpu_models import (
     families,
     memory_cases,
     small_decoder,
+    steps_of,
     write_recipe,
 )
+from gpu_training import out_of_memory, precisions, presets, recompilations, unwatched, windows
 from measure import FOLDER, describe_machine
 
 # Dense bf16 peak in FLOP/s. Source: NVIDIA's data sheets of H100 SXM and H200 (both 989.4) and A100 (312).
@@ -275,7 +278,7 @@ def _peak(case: MemoryCase, device: Any) -> dict[str, int]:
     if is_cuda:
         torch.cuda.empty_cache()  # weights in fp32, which an adapter's base had at first, are no part of a step
         torch.cuda.reset_peak_memory_stats()
-    steps = _steps(model, case.batches, device)
+    steps = steps_of(model, repeat(case.batches()), device)
     for _ in range(3):
         next(steps)
     return {
@@ -302,7 +305,7 @@ def profile(tiny: bool) -> dict[str, Any]:
         trained = decoder_of(config, device)
         if compiled:
             _compile(trained, tiny)
-        steps = _steps(trained, lambda: draw_rows(config, 2 if tiny else 8), device)
+        steps = steps_of(trained, repeat(draw_rows(config, 2 if tiny else 8)), device)
         result["compiled pretrain" if compiled else "pretrain"] = _waits(steps.__next__, device)
     model = empty_decoder(config_qwen(True) if tiny else replace(config_qwen(False), n_layer=6)).to(
         choose_dtype(device)
@@ -310,7 +313,7 @@ def profile(tiny: bool) -> dict[str, Any]:
     draw_weights(model)
     model.to(device)
     samples = draw_samples(model.config.vocab_size, [40, 70, 90] if tiny else [200, 500, 700, 350, 60, 900])
-    steps = _steps(model, lambda: [end_to_end(samples)], device)
+    steps = steps_of(model, repeat([end_to_end(samples)]), device)
     result["packed fine-tuning"] = _waits(lambda: next(steps), device)
     prompts = [sample.tolist() for sample in samples]
     model.eval()
@@ -322,7 +325,23 @@ def profile(tiny: bool) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[bool], dict[str, Any]]] = {
-    part.__name__: part for part in (losses, packed, pretrain, lora, memory, generate, profile, resume)
+    part.__name__: part
+    for part in (
+        losses,
+        packed,
+        unwatched,
+        pretrain,
+        lora,
+        recompilations,
+        presets,
+        memory,
+        generate,
+        profile,
+        resume,
+        windows,
+        precisions,
+        out_of_memory,
+    )
 }
 
 
@@ -338,30 +357,6 @@ def _loss_and_gradient(model: Any, objective: Any, batch: Any, precision: Any) -
     return float(loss), torch.cat(parts)
 
 
-def _steps(model: Any, batches: Callable[[], list[Any]], device: Any) -> Iterator[Any]:
-    """The steps of a training on the same batches again and again."""
-    import numpy as np
-
-    from etude.data.loader import StepBatches
-    from etude.engine.loop import TrainState, train
-    from etude.engine.optim import Optimizer
-    from etude.engine.precision import choose_precision
-    from etude.engine.world import World
-    from etude.recipe.course import Course
-    from etude.recipe.load import recipe_from
-
-    step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), batches())
-    precision = choose_precision("auto", device, targets_per_step=1)
-    optim, schedule = {"learning_rate": 1e-4}, {"kind": "constant"}
-    section = {"steps": 10**6, "global_batch_size": 1}
-    recipe = recipe_from({
-        "name": "gpu", "data": {"train": [{"path": "none"}]}, "tokenizer": {"train_vocab_size": 300},
-        "train": section, "optim": optim, "schedule": schedule,
-    })  # fmt: skip
-    state = TrainState(model, Optimizer(model, recipe.optim), precision, Course(recipe, 10**6))
-    return train(state, (step for _ in iter(int, 1)), causal(), World(device))
-
-
 def _train(model: Any, batches: Callable[[], list[Any]], tiny: bool) -> dict[str, float]:
     """Tokens/s of training, median of the timed steps, and peak memory."""
     import torch
@@ -371,7 +366,7 @@ def _train(model: Any, batches: Callable[[], list[Any]], tiny: bool) -> dict[str
     device = choose_device()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    steps = _steps(model, batches, device)
+    steps = steps_of(model, repeat(batches()), device)
     warm_up, timed = (1, 2) if tiny else (4, 12)
     for _ in range(warm_up):
         step = next(steps)

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -255,3 +255,27 @@ every_steps = 5
 log_every_steps = 1
 """)
     return recipe
+
+
+def steps_of(model: Any, batches: Iterable[list[Any]], device: Any) -> Iterator[Any]:
+    """The steps of a training; batches: of each step."""
+    import numpy as np
+
+    from etude.data.loader import StepBatches
+    from etude.engine.loop import TrainState, train
+    from etude.engine.optim import Optimizer
+    from etude.engine.precision import choose_precision
+    from etude.engine.world import World
+    from etude.recipe.course import Course
+    from etude.recipe.load import recipe_from
+
+    steps = (StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), each) for each in batches)
+    precision = choose_precision("auto", device, targets_per_step=1)
+    optim, schedule = {"learning_rate": 1e-4}, {"kind": "constant"}
+    section = {"steps": 10**6, "global_batch_size": 1}
+    recipe = recipe_from({
+        "name": "gpu", "data": {"train": [{"path": "none"}]}, "tokenizer": {"train_vocab_size": 300},
+        "train": section, "optim": optim, "schedule": schedule,
+    })  # fmt: skip
+    state = TrainState(model, Optimizer(model, recipe.optim), precision, Course(recipe, 10**6))
+    return train(state, steps, causal(), World(device))

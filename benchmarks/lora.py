@@ -35,7 +35,7 @@ TOKENIZERS = {50_304: "gpt2", 151_936: "qwen2"}
 SHAPE = {"n_layer": 8, "n_head": 8, "n_kv_head": 2, "n_embd": 512, "n_ffn": 1408, "qkv_bias": True}
 TINY = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 32, "n_ffn": 64, "qkv_bias": True}
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-RANK, ALPHA, BATCH, SEQ_LEN, WARM_UP = 16, 32.0, 8, 512, 3
+RANK, ALPHA, BATCH, SEQ_LEN = 16, 32.0, 8, 512
 TRAIN_ROWS, VALIDATION_ROWS = 512, 48
 # The chat template of Qwen2.5, as it is without tools.
 QWEN = (
@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--system-tokens", type=int, default=0, help="of a system prompt before each row")
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=3, help="steps before the turns, not timed")
+    parser.add_argument("--validation-rows", type=int, default=VALIDATION_ROWS)
     parser.add_argument(
         "--more-steps", type=int, default=40, help="after the turns, not timed, for the loss to fall"
     )
@@ -74,7 +76,9 @@ def main() -> None:
     if asked.system_tokens and asked.template == "plain":
         parser.error("--system-tokens needs --template qwen")
     results: dict[str, Any] = {}
-    table: list[list[Any]] = [["side", "real tokens/s", "x best peer", "peak GB", "validation loss", "fall"]]
+    table: list[list[Any]] = [
+        ["side", "real tokens/s", "x best peer", "by CPU time", "peak GB", "validation loss", "fall"]
+    ]
     for vocabulary in asked.vocabulary:
         for mode in asked.mode:
             for precision in asked.precision:
@@ -82,7 +86,7 @@ def main() -> None:
                 results[name] = result = _compare(vocabulary, mode, precision, asked)
                 table += [[f"{side}: {name}", *_cells(row)] for side, row in result.get("sides", {}).items()]
                 if "skipped" in result:
-                    table.append([name, result["skipped"], "", "", "", ""])
+                    table.append([name, result["skipped"], "", "", "", "", ""])
     if asked.tiny:
         print(json.dumps(results, indent=1))
         return
@@ -125,10 +129,12 @@ def _write_rows(path: Path, vocabulary: int, asked: argparse.Namespace) -> None:
     from transformers import AutoTokenizer
 
     lines = path.read_text("utf-8").splitlines()
-    parts = {"train": lines[:TRAIN_ROWS], "validation": lines[-VALIDATION_ROWS:]}
+    parts = {"train": lines[:TRAIN_ROWS], "validation": lines[-asked.validation_rows :]}
     system: list[dict[str, str]] = []
     if asked.system_tokens:
-        text = "\n".join(json.loads(line)["output"] for line in lines[TRAIN_ROWS:-VALIDATION_ROWS][:200])
+        text = "\n".join(
+            json.loads(line)["output"] for line in lines[TRAIN_ROWS : -asked.validation_rows][:200]
+        )
         tokenizer = AutoTokenizer.from_pretrained(asked.tokenizers / TOKENIZERS[vocabulary])
         ids = tokenizer(text)["input_ids"][: asked.system_tokens]
         system = [{"role": "system", "content": tokenizer.decode(ids)}]
@@ -166,7 +172,7 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
 
     if precision == "bf16" and not has_native_bf16(torch.device("cpu")):
         return {"skipped": "this CPU only emulates bf16, many times slower"}
-    timed = WARM_UP + asked.steps * asked.turns
+    timed = asked.warm_up + asked.steps * asked.turns
     steps = timed + max(asked.more_steps, 1)  # after the last one etude evaluates and saves
     base = pretrained_base(vocabulary, asked.tokenizers, asked.pretrain_steps, tiny=asked.tiny)
     if asked.template == "qwen":
@@ -182,7 +188,7 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     samples = _samples(plan, steps)
     task.write_text(json.dumps({
         "base": str(base), "recipe": recipe, "mode": mode, "precision": precision, "steps": steps,
-        "timed": timed, "turn": asked.steps, "learning_rate": LEARNING_RATE[mode], **samples,
+        "timed": timed, "turn": asked.steps, "warm_up": asked.warm_up, "learning_rate": LEARNING_RATE[mode], **samples,
     }))  # fmt: skip
     first = _score_folder(base, samples["validation"])
     peer = peer_python("trl", PEERS)
@@ -198,13 +204,14 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     ends = {side: worker.turn() for side, worker in workers.items()}
     for worker in workers.values():
         worker.close()
-    sides = {side: _figures(taken[side], ends[side], asked.steps, first) for side in workers}
+    sides = {side: _figures(taken[side], ends[side], asked, first) for side in workers}
     best = max(
         (row["tokens_per_second"] for side, row in sides.items() if side != "etude"), default=float("nan")
     )
     least = min((row["peak_bytes"] for side, row in sides.items() if side != "etude"), default=0)
     for row in sides.values():
         row["ratio_to_best_peer"] = round(row["tokens_per_second"] / best, 3)
+        row["ratio_by_cpu"] = _ratio_by_cpu(row, [each for side, each in sides.items() if side != "etude"])
     return {
         "parameters": plan.parameters, "threads": torch.get_num_threads(), "steps": steps,
         "learning_rate": LEARNING_RATE[mode], "steps_of_a_turn": asked.steps, "turns": asked.turns,
@@ -213,15 +220,21 @@ def _compare(vocabulary: int, mode: str, precision: str, asked: argparse.Namespa
     }  # fmt: skip
 
 
-def _figures(turns: list[dict[str, Any]], end: dict[str, Any], steps: int, first: float) -> dict[str, Any]:
+def _figures(
+    turns: list[dict[str, Any]], end: dict[str, Any], asked: argparse.Namespace, first: float
+) -> dict[str, Any]:
     """Figures of a side; its speed is the median over the turns of real tokens by seconds."""
-    timed = end["tokens"][WARM_UP : WARM_UP + steps * len(turns)]
+    steps, until = asked.steps, asked.warm_up + asked.steps * len(turns)
+    timed = end["tokens"][asked.warm_up : until]
     tokens = [sum(timed[low : low + steps]) for low in range(0, len(timed), steps)]
     return {
         "tokens_per_second": round(
             median([count / turn["seconds"] for count, turn in zip(tokens, turns)]), 1
         ),
-        "peak_bytes": end["peaks"][WARM_UP + steps * len(turns) - 1],
+        "tokens_per_cpu_second": [
+            round(count / turn["cpu_seconds"], 1) for count, turn in zip(tokens, turns)
+        ],
+        "peak_bytes": end["peaks"][until - 1],
         "validation_loss": round(end["validation_loss"], 4),
         "fall": round(first - end["validation_loss"], 4),
         "seconds": [round(turn["seconds"], 3) for turn in turns],
@@ -231,11 +244,21 @@ def _figures(turns: list[dict[str, Any]], end: dict[str, Any], steps: int, first
     }
 
 
+def _ratio_by_cpu(row: dict[str, Any], peers: list[dict[str, Any]]) -> float | None:
+    """Median over the turns of tokens by processor second against those of the best peer, by the same median."""
+    name = "tokens_per_cpu_second"
+    if not peers:
+        return None
+    best = max(peers, key=lambda peer: median(peer[name]))
+    return round(median([ours / theirs for ours, theirs in zip(row[name], best[name])]), 3)
+
+
 def _cells(row: dict[str, Any]) -> list[Any]:
     if "skipped" in row:
-        return [row["skipped"], "", "", "", ""]
+        return [row["skipped"], "", "", "", "", ""]
     peak = round(row["peak_bytes"] / 1e9, 2)
-    return [row["tokens_per_second"], row["ratio_to_best_peer"], peak, row["validation_loss"], row["fall"]]
+    ratios = [row["ratio_to_best_peer"], row["ratio_by_cpu"]]
+    return [row["tokens_per_second"], *ratios, peak, row["validation_loss"], row["fall"]]
 
 
 def _recipe(base: Path, mode: str, precision: str, steps: int) -> dict[str, Any]:
@@ -320,7 +343,7 @@ def _run_etude(task: dict[str, Any]) -> None:
     from etude.run import Training
     from etude.start import Options
 
-    turns, losses, peaks = Turns(task["turn"], WARM_UP), [], []
+    turns, losses, peaks = Turns(task["turn"], task["warm_up"]), [], []
     with tempfile.TemporaryDirectory(dir=HOME) as folder:
         training = Training(recipe_from(task["recipe"]), Options(runs=Path(folder)))
         for step in training:
@@ -355,7 +378,7 @@ def _run_peer(side: str, task: dict[str, Any]) -> None:
     from trl import SFTConfig, SFTTrainer
 
     kind, _, layout = side.partition("-")
-    turns, tokens, losses, peaks = Turns(task["turn"], WARM_UP), [], [], []
+    turns, tokens, losses, peaks = Turns(task["turn"], task["warm_up"]), [], [], []
     parent: Any = SFTTrainer if kind == "trl" else Trainer
 
     class Counting(parent):  # type: ignore[misc]

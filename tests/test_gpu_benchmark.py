@@ -1,18 +1,23 @@
 """The script that is run wherever there is a GPU works end to end, with toy sizes on this machine."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+sys.path.insert(0, str(SCRIPT.parent))
 PARTS = ["losses", "packed", "pretrain", "lora", "memory", "generate", "profile", "resume"]
+OTHERS = ["unwatched", "recompilations", "presets", "windows", "precisions", "out_of_memory"]
 
 
 def test_every_part_passes_and_leaves_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--tiny", "--out", str(out)],
+        [sys.executable, str(SCRIPT), "--tiny", "--out", str(out), "--only", *PARTS],
         capture_output=True,
         text=True,
         check=False,
@@ -24,6 +29,12 @@ def test_every_part_passes_and_leaves_its_figures(tmp_path: Path) -> None:
     assert result["losses"]["t5 fp32"]["gradient_error"] < 1e-5
     assert result["resume"]["whole"] == result["resume"]["killed"] != {}
     assert result["pretrain"]["eager"]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize("part", OTHERS)
+def test_other_parts_pass_here_without_a_process_of_their_own(part: str) -> None:
+    result = importlib.import_module("gpu").PARTS[part](True)
+    assert result.get("passed", True) and result, result
 
 
 def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:

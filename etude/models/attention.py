@@ -3,8 +3,6 @@
 B rows, T tokens, H heads (of queries, or fewer of keys and values), D head_dim
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,13 +30,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, dropout: floa
     return attended.transpose(1, 2)
 
 
-def attend_each(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], ends: Ends, *, window: int | None, dropout: float
-) -> Tensor:
+def attend_each(q: Tensor, k: Tensor, v: Tensor, ends: Ends, *, window: int | None, dropout: float) -> Tensor:
     """Causal attention within each sequence; they lie end to end in rows (B, T, H, D), as the result does.
 
-    lengths: of the sequences of each row, T together; ends: of those of all rows. window: as for `attend`.
+    ends: of these sequences. window: as for `attend`.
     """
+    lengths = ends.lengths
     assert sum(lengths) == q.shape[1], (lengths, q.shape)
     if _has_varlen(q, dropout):
         return _attend_varlen(q, k, v, ends.on(q.device), max(lengths), window)

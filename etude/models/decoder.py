@@ -24,6 +24,10 @@ from etude.models.packing import Ends, last_states, send
 from etude.models.rope import inverse_frequencies
 from etude.prefixes import Part, Row
 
+# A last sequence that nobody reads fills a compiled row up to a multiple of these tokens: compiled code meets
+# fewer sizes so.
+_MULTIPLE = 64
+
 
 class Cache:
     """Rotated keys and values of B sequences, with room for `capacity` tokens each.
@@ -93,9 +97,8 @@ class Context:
 
     rotary   cosine and signed sine, (B, T, 1, D) fp32 each
     queries  the same of the queries, where these are fewer
-    lengths  of the sequences that lie end to end in the one row, or None: every row is one
-    ends     of these sequences
-    cache    filled by a call with lengths, extended by one token a row in a call without
+    ends     of the sequences that lie end to end in each row, or None: every row is one
+    cache    filled by a call with ends, extended by one token a row in a call without
     places   of those tokens
     found    (N,) the place in a row of computed tokens of each token, or None: they are as they were given
     parts    of the attention, where it is computed in parts
@@ -105,7 +108,6 @@ class Context:
 
     rotary: tuple[Tensor, Tensor]
     queries: tuple[Tensor, Tensor] | None = None
-    lengths: tuple[int, ...] | None = None
     ends: Ends | None = None
     cache: Cache | None = None
     places: Places | None = None
@@ -160,7 +162,11 @@ class Decoder(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
             if cache and is_step:
                 positions = positions + send(torch.tensor(cache.lengths), tokens.device)[:, None]
-        ends = Ends(lengths * tokens.shape[0]) if lengths else None
+        if lengths and cache is None and self.is_compiled and (rest := -tokens.shape[1] % _MULTIPLE):
+            tokens, positions = (
+                functional.pad(each, (0, rest)) for each in (tokens, positions.expand_as(tokens))
+            )
+            return self.forward(tokens, positions=positions, lengths=(*lengths, rest))[:, :-rest]
         copies = 1 if row is None else tokens.numel() // row.size
         if row is not None:
             positions = positions.expand_as(tokens)
@@ -168,23 +174,19 @@ class Decoder(nn.Module):
                 tokens, positions = (pick(each, row.places, copies) for each in (tokens, positions))
         context = Context(
             rotary=rotary_tables(positions, self.config),
-            lengths=lengths,
-            ends=ends,
+            ends=Ends(lengths, len(tokens)) if lengths else None,
             cache=cache,
             places=Places(cache, positions[:, 0], reach) if cache and is_step else None,
             found=row.found if row else None,
             parts=row.parts if row else (),
             copies=copies,
         )
-        x = self.model.embed_tokens(tokens).to(self.model.norm.weight.dtype)
-        x = functional.dropout(x, self.config.dropout, self.training)
-        for block in self.model.layers:
-            if block is self.model.layers[-1] and row is not None and row.scored is not None:
-                context = self._of_last_block(context, row)
-            x = run_block(block, x, context, recompute=self.checkpoint_activations and self.training)
+        last = self._of_last_block(context, row) if row is not None and row.scored is not None else context
+        # One token of each row is not worth compiling, nor a prompt.
+        run = self.model if cache is None else self.model.forward
+        hidden: Tensor = run(tokens, context, last, self.checkpoint_activations and self.training)
         if cache is not None and reach is None:
             cache.lengths = list(lengths) if lengths else [length + 1 for length in cache.lengths]
-        hidden: Tensor = self.model.norm(x)
         return hidden if row is None or row.targets is None else hidden.index_select(1, row.targets)
 
     def _of_last_block(self, context: Context, row: Row[Tensor]) -> Context:
@@ -202,10 +204,14 @@ class Decoder(nn.Module):
         return self.head(self.forward(tokens[:, None], cache=cache)[:, 0])
 
     def compile(self, *args: Any, **settings: Any) -> None:
-        """As `nn.Module.compile`, but for attention within sequences, of other lengths in each batch."""
+        """Compile all but attention within sequences, whose lengths are others in each batch."""
         for block in self.model.layers:
             block.self_attn.attend_each = torch.compiler.disable(attend_each)  # type: ignore[no-untyped-call, union-attr]
-        super().compile(*args, **settings)
+        self.model.compile(*args, **settings)
+
+    @property
+    def is_compiled(self) -> bool:
+        return self.model._compiled_call_impl is not None
 
     def head_weight(self) -> Tensor:
         """The (V, C) matrix that turns hidden states into logits; the embedding itself when tied."""
@@ -245,13 +251,24 @@ class Decoder(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embedding, blocks and final norm, under the names of transformers; `Decoder.forward` runs them."""
+    """Embedding, blocks and final norm, under the names of transformers."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = embedding(config.vocab_size, config.n_embd)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = RMSNorm(config.n_embd, config.norm_eps)
+        self.dropout = config.dropout
+
+    def forward(self, tokens: Tensor, context: Context, last: Context, recompute: bool) -> Tensor:
+        """Hidden states (B, T, C) of tokens (B, T); last: the context of the last block."""
+        x = self.embed_tokens(tokens).to(self.norm.weight.dtype)
+        x = functional.dropout(x, self.dropout, self.training)
+        for block in self.layers:
+            is_last = block is self.layers[-1]
+            x = run_block(block, x, last if is_last else context, recompute=recompute)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
 
 class Block(nn.Module):
@@ -298,9 +315,9 @@ class Attention(nn.Module):
         q, k, v = (project(of).unflatten(-1, (-1, self.head_dim)) for project, of in zip(projections, given))
         q = rotate(self.q_norm(q), context.queries or context.rotary, v.dtype)
         k = rotate(self.k_norm(k), context.rotary, v.dtype)
-        if context.cache is not None and context.lengths is not None:
+        if context.cache is not None and context.ends is not None:
             kept = (k, v) if context.found is None else (k[:, context.found], v[:, context.found])
-            context.cache.fill(self.layer, context.lengths, *kept)
+            context.cache.fill(self.layer, context.ends.lengths, *kept)
         attended = self.attend(q, k, v, context)
         if context.queries is None:
             attended = context.pick(attended)
@@ -313,10 +330,8 @@ class Attention(nn.Module):
             k, v = (heads.reshape(context.copies, -1, *heads.shape[2:]) for heads in (k, v))
             return attend_parts(q, k, v, context.parts)
         dropout = self.dropout if self.training else 0.0
-        if context.lengths is not None and context.ends is not None:
-            return self.attend_each(
-                q, k, v, context.lengths, context.ends, window=self.window, dropout=dropout
-            )
+        if context.ends is not None:
+            return self.attend_each(q, k, v, context.ends, window=self.window, dropout=dropout)
         if context.cache is not None and context.places is not None:
             return self.attend_cached(q, k, v, context.cache, context.places)
         return attend(q, k, v, window=self.window, dropout=dropout)

@@ -18,18 +18,19 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Ends:
-    """0 and the ends of samples, (n + 1,) int32 on the device; the first layer makes it, the others share it.
+    """The ends of samples of lengths that are the same in all rows.
 
-    Not made before, because torch.compile would compile a forward again for each number of samples.
+    Compiled code hands it on without a look, else it would be compiled again for each set of lengths.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths = lengths
+    def __init__(self, lengths: tuple[int, ...], rows: int = 1) -> None:
+        self.lengths, self._rows = lengths, rows
         self._ends: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor:
+        """0 and the ends over all rows, (n + 1,) int32; the first layer makes it, the others share it."""
         if self._ends is None:
-            ends = torch.tensor([*accumulate(self._lengths, initial=0)], dtype=torch.int32)
+            ends = torch.tensor([*accumulate(self.lengths * self._rows, initial=0)], dtype=torch.int32)
             self._ends = send(ends, device)
         return self._ends
 

@@ -1,6 +1,7 @@
 """The decoder against transformers, and against itself by other ways."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,19 +151,36 @@ def _load_in_transformers(model: Decoder, folder: Path) -> Any:
     return loaded.eval()
 
 
-def test_a_compiled_model_keeps_sequences_apart_without_compiling_each_set_of_lengths() -> None:
-    config = replace(LLAMA, n_layer=1)
+def test_a_compiled_model_keeps_sequences_apart_and_is_not_compiled_again() -> None:
+    """Sequences of other lengths and of another sum in each batch, forward and backward."""
+    config = replace(LLAMA, n_layer=3, qk_norm=True)
     model, compiled = random_decoder(config), random_decoder(config)
-    compiled.compile(backend="aot_eager", dynamic=True)
-    for lengths in ((9, 4, 7), (3, 17), (20,), (5, 5, 5, 5)):
-        tokens, positions = (
-            random_tokens(config, 1, 20),
-            torch.cat([torch.arange(length) for length in lengths])[None],
-        )
-        together = compiled(tokens, positions=positions, lengths=lengths)
-        torch.testing.assert_close(
-            together, model(tokens, positions=positions, lengths=lengths), rtol=0, atol=1e-5
-        )
+    graphs: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: Sequence[object]) -> object:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    compiled.compile(backend=count)
+    seen: list[int] = []
+    for batch in range(10):
+        lengths = tuple(1 + (7 * batch + 5 * index) % 23 for index in range(1 + batch % 5))
+        tokens = random_tokens(config, 1, sum(lengths) + 64 * (batch % 3))
+        lengths = (*lengths, tokens.shape[1] - sum(lengths)) if batch % 3 else lengths
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        states = [each(tokens, positions=positions, lengths=lengths) for each in (model, compiled)]
+        torch.testing.assert_close(states[1], states[0], rtol=0, atol=1e-5)
+        for each in states:
+            each.square().sum().backward()
+        seen.append(len(graphs))
+    prompts = random_tokens(config, 1, 9)
+    caches = [Cache(config, 2, 8, dtype=torch.float32, device=torch.device("cpu")) for _ in range(2)]
+    read = [each(prompts, lengths=(4, 5), cache=cache) for each, cache in zip((model, compiled), caches)]
+    assert read[0].equal(read[1]) and len(graphs) == seen[-1]
+    assert seen[0] and seen[3:] == [seen[3]] * 7, seen
+    slopes = [each.model.layers[0].mlp.up_proj.weight.grad for each in (model, compiled)]  # type: ignore[union-attr]
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("with_lengths", [False, True])

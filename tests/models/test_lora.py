@@ -326,3 +326,17 @@ def test_nothing_below_the_lowest_adapter_is_kept_for_gradients() -> None:
     assert made == {0: False, 1: False, 2: True}
     # Behind the adapter: its products and those of the rest of the last feed-forward layer and norm.
     assert kept and len(kept) < 20
+
+
+def test_no_gradient_is_made_below_the_lowest_adapter() -> None:
+    model = random_decoder(replace(LLAMA, n_layer=3))
+    lora.add_adapter(model, {"model.layers.1.self_attn.o_proj": KINDS["plain"]}, 0)
+    has_gradient: dict[str, bool] = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(
+            lambda _, __, out, name=name: has_gradient.update({name: out.requires_grad})  # type: ignore[misc]
+        )
+    model(random_tokens(LLAMA, 1, 8))
+    blocks = [has_gradient[f"model.layers.{layer}"] for layer in range(3)]
+    assert blocks == [False, True, True] and not has_gradient["model.layers.1.self_attn.v_proj"]
+    assert not has_gradient["model.embed_tokens"] and has_gradient["model.layers.1.self_attn"]

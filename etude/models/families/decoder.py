@@ -59,7 +59,7 @@ def _label_logits(model: Decoder, batch: Any) -> Tensor:
 
 def _sharing(model: Decoder, is_training: bool, drops_alike: bool) -> Sharing:
     """Attention in parts is of CPUs, whole windows and no dropout; a compiled model knows no rows."""
-    if model._compiled_call_impl is not None:
+    if model.is_compiled:
         return Sharing(None, "the model is compiled")
     device = model.model.norm.weight.device.type
     if device != "cpu":
