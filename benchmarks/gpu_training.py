@@ -183,8 +183,8 @@ def windows(tiny: bool) -> dict[str, Any]:
         if length <= 4096:
             at = torch.arange(length, device=device)
             seen = (at[:, None] >= at) & (at[:, None] - at < window)
-            heads = (heads.detach().transpose(1, 2).float() for heads in (q, k, v))
-            masked = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=seen)
+            query, key, value = (heads.detach().transpose(1, 2).float() for heads in (q, k, v))
+            masked = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
             found["difference"] = float((out.detach().float() - masked.transpose(1, 2)).abs().max())
         result[f"length {length}, window {window}"] = found
     most = 1e-4 if dtype == torch.float32 else 3e-2

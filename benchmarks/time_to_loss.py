@@ -126,9 +126,11 @@ def _recipe(task: Task, changes: Sequence[str] = ()) -> Any:
 
     values = recipe_of(task)
     values["model"]["zero_init"] = True
-    values["optim"] = {"kind": "muon", "learning_rate": 1.2e-2, "weight_decay": 0.01}
+    values["optim"] = {
+        "kind": "muon", "learning_rate": 3e-2, "matrix_rate_ratio": 0.33, "weight_decay": 0.01,
+    }  # fmt: skip
     values["schedule"] = {
-        "kind": "wsd", "warmup_steps": min(10, task.steps - 1), "decay_ratio": 0.7, "min_lr_ratio": 0.02,
+        "kind": "wsd", "warmup_steps": min(10, task.steps - 1), "decay_ratio": 0.2, "min_lr_ratio": 0.02,
     }  # fmt: skip
     return with_changes(recipe_from(values), dict(map(parse_override, changes)))
 

@@ -29,7 +29,7 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2600, "cli": 5750, "control": 1950, "data": 8750, "durable": 1000, "engine": 4050, "evaluate": 650,
+    "audit": 2600, "cli": 5750, "control": 1950, "data": 8750, "durable": 1000, "engine": 4100, "evaluate": 650,
     "launch": 400, "models": 6150, "notify": 1550,
     "objectives": 1350, "plan": 3100, "recipe": 2500, "records": 2850,
     "report": 5950, "scores": 900, "sweep": 6500, "ui": 5100, "watch": 5100,

@@ -42,8 +42,16 @@ class Optimizer:
             for parameters, share in ((groups.decayed, decay), (groups.plain, 0.0))
         ]
         if groups.matrices:
-            muon = Muon(groups.matrices, momentum=recipe.momentum, weight_decay=decay, shards=shards)
-            self.parts.append(muon)
+            ratio = recipe.matrix_rate_ratio
+            self.parts.append(
+                Muon(
+                    groups.matrices,
+                    momentum=recipe.momentum,
+                    weight_decay=decay,
+                    rate_ratio=ratio,
+                    shards=shards,
+                )
+            )
 
     def has(self, name: str, parameter: torch.Tensor) -> bool:
         """True if it updates a parameter of the model, or the rows of it that this rank holds."""
@@ -207,9 +215,10 @@ class Muon:
 
     m <- beta m + (1 - beta) g;  u = orthogonal((1 - beta) g + beta m)
     w <- w (1 - lr decay) - lr 0.2 sqrt(max(r, c)) u
-    The factor gives u the root mean square of an AdamW update, so both share one learning rate.
+    The factor gives u the root mean square of an AdamW update, so both may share one learning rate.
 
-    shards: makes matrices whole where ranks hold pieces of them.
+    rate_ratio: lr as a share of the learning rate of a step. shards: makes matrices whole where ranks hold
+    pieces of them.
 
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, "Muon is scalable for LLM training" (the factor).
     """
@@ -222,17 +231,18 @@ class Muon:
         *,
         momentum: float,
         weight_decay: float,
+        rate_ratio: float = 1.0,
         shards: Shards | None = None,
     ) -> None:
         self.parameters, self.state = parameters, State()
-        self.momentum, self._weight_decay = momentum, weight_decay
+        self.momentum, self._weight_decay, self._rate_ratio = momentum, weight_decay, rate_ratio
         self._shards = shards
 
     @torch.no_grad()
     def step(self, learning_rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor) -> None:
         """As `Optimizer.step`."""
         for parameters in _alike(self.parameters, self._shape_of):
-            self._update(parameters, learning_rate, grad_divisor, skipped)
+            self._update(parameters, self._rate_ratio * learning_rate, grad_divisor, skipped)
 
     def _update(
         self, parameters: list[nn.Parameter], rate: float, grad_divisor: torch.Tensor, skipped: torch.Tensor

@@ -31,7 +31,8 @@ KEYS = (
 )  # fmt: skip
 # Keys that a fork may have otherwise from its first own step on, and a run that goes on may not.
 FORK_KEYS = (
-    "optim.weight_decay", "optim.beta1", "optim.beta2", "optim.eps", "optim.momentum", "train.on_oom",
+    "optim.weight_decay", "optim.beta1", "optim.beta2", "optim.eps", "optim.momentum",
+    "optim.matrix_rate_ratio", "train.on_oom",
     "evaluate.min_improvement", "evaluate.prompts", "evaluate.sample_tokens", "evaluate.temperature",
     "evaluate.top_k", "evaluate.top_p", "checkpoint.keep", "checkpoint.keep_at", "watch.policy",
     "watch.recoveries", "watch.ignore", "records.trackers", "records.title", "records.tags", "records.author",

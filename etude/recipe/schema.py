@@ -121,6 +121,9 @@ class Optim(Section):
     beta2: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "decay of the second moment")
     eps: Rate = key(1e-8, "added to the root of the second moment")
     momentum: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "Nesterov momentum of Muon")
+    matrix_rate_ratio: Rate = key(
+        1.0, "learning rate of Muon's matrices, as a share of that of the rest", example=0.3
+    )
 
 
 class Schedule(Section):

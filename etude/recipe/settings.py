@@ -32,7 +32,7 @@ def _idle_keys(recipe: Recipe) -> set[str]:
     if recipe.model.from_ is not None:
         idle.add("model.kind")
     if recipe.optim.kind != "muon":
-        idle.add("optim.momentum")
+        idle |= {"optim.momentum", "optim.matrix_rate_ratio"}
     if recipe.schedule.kind != "wsd":
         idle.add("schedule.decay_ratio")
     if not any(kind.writes_text for kind in kinds):

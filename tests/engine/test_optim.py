@@ -78,6 +78,20 @@ def test_muon_is_torch_muon_for_matrices() -> None:
             assert (mine - other).norm() < 0.03 * (other - start).norm()
 
 
+def test_matrices_of_muon_take_their_share_of_the_rate_and_the_rest_all_of_it() -> None:
+    shared, whole, half = network(), network(), network()
+    for model, ratio, rate in ((shared, 0.5, 1e-2), (whole, 1.0, 1e-2), (half, 1.0, 5e-3)):
+        optimizer = Optimizer(model, Optim(kind="muon", matrix_rate_ratio=ratio))
+        torch.manual_seed(3)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step(rate, grad_divisor=torch.tensor(1.0), skipped=NO)
+    matrices = {id(each) for each in group_parameters(shared, Optim(kind="muon")).matrices}
+    for ours, plain, slow in zip(shared.parameters(), whole.parameters(), half.parameters()):
+        assert not torch.equal(plain, slow)
+        torch.testing.assert_close(ours, slow if id(ours) in matrices else plain, rtol=0, atol=0)
+
+
 def test_orthogonalize_brings_all_singular_values_near_one_whatever_the_shape() -> None:
     torch.manual_seed(0)
     for shape in [(3, 8, 8), (2, 4, 12), (2, 12, 4)]:

@@ -20,7 +20,7 @@ def test_a_pretrained_encoder_is_not_called_a_decoder() -> None:
     )
     left_out = flatten(classifier.to_dict()).keys() - shown_settings(classifier).keys()
     assert left_out == {
-        "model.kind", "train.mask_ratio", "optim.momentum", "schedule.decay_ratio", "evaluate.answers",
+        "model.kind", "train.mask_ratio", "optim.momentum", "optim.matrix_rate_ratio", "schedule.decay_ratio", "evaluate.answers",
         "evaluate.answer_tokens", "evaluate.prompts", "evaluate.sample_tokens", "evaluate.temperature",
     }  # fmt: skip
     scratch = values(model={"kind": "decoder"}, tokenizer={"train_vocab_size": 300})
