@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from etude import durable
@@ -17,7 +18,7 @@ from etude.engine.shards import Shards
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.models.adapter_files import check_same, read_adapter_config
-from etude.models.build import adapt, build
+from etude.models.build import adapt, build, draw_weights
 from etude.models.encoder_config import CODE_ENCODER
 from etude.models.families.family import Facts
 from etude.models.families.table import family_of
@@ -45,22 +46,19 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     precision = choose_precision(
         recipe.train.precision, device, targets_per_step=plan.global_batch_size * recipe.train.seq_len
     )
-    model: nn.Module
-    new_weights: list[str] = []
-    if options.model is not None:
-        model = options.model
-    else:
-        assert plan.model is not None
-        model, new_weights = build(recipe, plan.model, plan.pretrained, precision.dtype)
-    require_finite(model, "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}")
+    model, new_weights, shards = _build(plan, options, world, precision.dtype)
+    if shards is None:
+        named = "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}"
+        require_finite(model, named)
     if recipe.model.quantize is not None and options.model is None:
         quantize(model, precision.dtype, device)
     adapt(recipe, model)
     if file := options.first_weights:
         _check_adapter(plan, file)
         _check_labels(plan, file.parent)
-        load_weights(file, model)
-    shards = _place(plan, options, model, world)
+        load_weights(file, model, shards)
+    if shards is None:
+        shards = _place(plan, model, world, precision.dtype)
     if recipe.train.compile:
         model.compile()
     course = Course(recipe, plan.steps, options.changes)
@@ -68,17 +66,41 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
     return TrainState(model, optimizer, precision, course, shards=shards), new_weights
 
 
-def _place(plan: Plan, options: Options, model: nn.Module, world: World) -> Shards | None:
-    """Bring a model to the device, or its rows of this rank. Raises: InputError if it cannot be sharded."""
-    if world.agree(plan.parallel.kind) != "shard":
-        model.to(world.device)
-        return None
-    if options.model is not None or options.loss is not None:
+def _build(
+    plan: Plan, options: Options, world: World, dtype: torch.dtype
+) -> tuple[nn.Module, list[str], Shards | None]:
+    """The model, the names of weights that no file had, and the rows of this rank of a new one in pieces.
+
+    Of such a model no rank ever holds more than its rows and one whole tensor.
+    Raises: InputError if it cannot be sharded, or a file is damaged.
+    """
+    is_dealt_out = world.agree(plan.parallel.kind) == "shard"
+    if is_dealt_out and (options.model is not None or options.loss is not None):
         raise InputError(
             'train.parallel = "shard" takes models and losses of etude; with your own use "replicate"'
         )
+    if options.model is not None:
+        return options.model, [], None
+    assert plan.model is not None
+    if not is_dealt_out or plan.pretrained is not None:
+        return *build(plan.recipe, plan.model, plan.pretrained, dtype), None
+    model = family_of(plan.model).empty(plan.model, plan.labels)
+    shards = _deal_out(plan, model, world, dtype)
+    shards.fill(draw_weights(model, plan.recipe.seed))
+    return model, [], shards
+
+
+def _place(plan: Plan, model: nn.Module, world: World, dtype: torch.dtype) -> Shards | None:
+    """Bring a whole model to the device, or its rows of this rank. Raises: InputError if it cannot be."""
+    if world.agree(plan.parallel.kind) == "shard":
+        return _deal_out(plan, model, world, dtype)
+    model.to(world.device)
+    return None
+
+
+def _deal_out(plan: Plan, model: nn.Module, world: World, dtype: torch.dtype) -> Shards:
     spare = load_samples(plan.train, np.zeros(1, np.int64), plan.recipe.data.attend_across_documents)
-    return Shards(model, world, spare)
+    return Shards(model, world, spare, dtype)
 
 
 def sharing_of(model: nn.Module, recipe: Recipe, own: Own) -> Sharing:

@@ -23,7 +23,7 @@ from etude.models.layers import set_recompute
 from etude.recipe.course import Course, StepSettings
 from etude.recipe.schema import Recipe
 
-_PASS, _UPDATE = 1, 4096  # what a rank has no memory for, so that sums over 1,024 ranks tell them apart
+_PASS, _UPDATE = 1, 2**16  # what a rank has no memory for, so that sums over 4,096 ranks tell them apart
 _STATISTICS = 2**20  # numbers of a buffer that a pass may change; larger ones are tables
 
 

@@ -16,7 +16,7 @@ from etude.engine.world import World
 from etude.errors import FaultError
 from etude.text import rough_size
 
-_BUCKET_BYTES = 25 << 20
+BUCKET_BYTES = 25 << 20
 
 
 class Layout(Protocol):
@@ -62,7 +62,7 @@ class Replicas(AbstractContextManager["Replicas"]):
     bucket_bytes: the most that one exchange adds up, but for one larger parameter.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], world: World, bucket_bytes: int = _BUCKET_BYTES) -> None:
+    def __init__(self, parameters: Sequence[Tensor], world: World, bucket_bytes: int = BUCKET_BYTES) -> None:
         self.world = world
         self._buckets = list(_split(parameters, bucket_bytes)) if world.size > 1 else []
         self._missing: dict[int, int] = {}  # gradients that buckets still wait for, while a last pass runs

@@ -1,13 +1,12 @@
 """Weights, gradients and optimizer state in pieces: each rank holds some rows of every tensor.
 
-The piece of rank r of n ranks are rows r k to (r + 1) k of a tensor of R rows, where k is R / n rounded up. A
-pass gathers the weights of one block at a time, and deals its gradients out again, by torch's FSDP2.
+A pass gathers the weights of one block at a time, and deals its gradients out again, by torch's FSDP2.
 """
 
 import contextlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,25 +24,27 @@ _OF_RANKS = re.compile(r"gloo|NCCL|[Cc]onnection|timed out|Timed out")
 
 
 class Shards:
-    """A model whose weights lie in pieces on the ranks of a run.
+    """A model whose weights lie in pieces on the ranks of a run; one from the meta device is to be filled.
 
     pieces  the rows of this rank of each parameter, as parameters without a graph
     places  where they lie in the whole
     of      the piece of each parameter of the model
     spare   a micro-batch for a rank that has none while others make a pass
+    dtype   that blocks are gathered in, as they are computed with; the gradients are added up in fp32
     """
 
-    def __init__(self, model: nn.Module, world: World, spare: NumpyBatch) -> None:
+    def __init__(
+        self, model: nn.Module, world: World, spare: NumpyBatch, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.world, self.spare = world, spare
-        self._parts = _shard(model, world)
+        self._parts = _shard(model, world, dtype)
         self._sharded: dict[str, Any] = dict(model.named_parameters())
         self.pieces = {
             name: nn.Parameter(each.to_local().detach(), requires_grad=each.requires_grad)
             for name, each in self._sharded.items()
         }
         self.places = {
-            name: Piece(tuple(each.shape), _first_row(each, world), len(self.pieces[name]))
-            for name, each in self._sharded.items()
+            name: Piece.of(tuple(each.shape), world.rank, world.size) for name, each in self._sharded.items()
         }
         self._names = {each: name for name, each in self._sharded.items()}
         self.of: dict[Tensor, nn.Parameter] = {
@@ -52,6 +53,13 @@ class Shards:
         self._shapes: dict[Tensor, tuple[int, ...]] = {
             each: self.places[name].shape for name, each in self.pieces.items()
         }
+
+    @torch.no_grad()
+    def fill(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take the rows of this rank of whole weights by name, which come one after another."""
+        for name, whole in weights:
+            place = self.places[name]
+            self.pieces[name].copy_(whole[place.first : place.first + place.rows])
 
     def __enter__(self) -> "Shards":
         return self
@@ -178,13 +186,22 @@ class Shards:
                 self._parts[-1].reset_iter_state()
 
 
-def _shard(model: nn.Module, world: World) -> list[Any]:
+def parts_of(model: nn.Module) -> list[nn.Module]:
+    """The modules whose weights are gathered together: the blocks and, last, the model with all else."""
+    lists = [each for each in model.modules() if isinstance(each, nn.ModuleList)]
+    # A table of a block, as the distances of T5, is read outside of it: such a block comes with the model.
+    blocks = [each for blocks in lists for each in blocks if _has_weights(each) and not _has_table(each)]
+    inner = {part for each in blocks for part in each.modules() if part is not each}
+    return [*(each for each in blocks if each not in inner), model]
+
+
+def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
     """Deal out the rows of all parameters; returns the blocks and, last, the model.
 
     Raises: InputError if this torch, or the model, cannot.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise InputError(
@@ -194,14 +211,14 @@ def _shard(model: nn.Module, world: World) -> list[Any]:
     # It tells of views among a model's outputs; none is written to here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     mesh = init_device_mesh(world.device.type, (world.size,))
-    lists = [each for each in model.modules() if isinstance(each, nn.ModuleList)]
-    # A table of a block, as the distances of T5, is read outside of it: such a block comes with the model.
-    blocks = [each for blocks in lists for each in blocks if _has_weights(each) and not _has_table(each)]
-    inner = {part for each in blocks for part in each.modules() if part is not each}
-    parts: list[Any] = [*(each for each in blocks if each not in inner), model]
+    parts: list[Any] = parts_of(model)
+    whole = MixedPrecisionPolicy()
+    # Autocast would keep a cast copy of every block for its gradients. What lies between them stays in fp32.
+    half = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     try:
         for part in parts:
-            fully_shard(part, mesh=mesh)
+            is_half = part is not model and dtype != torch.float32
+            fully_shard(part, mesh=mesh, mp_policy=half if is_half else whole)
     except (ValueError, AssertionError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(
@@ -214,6 +231,8 @@ def _shard(model: nn.Module, world: World) -> list[Any]:
     for layer in find_layers(model).values():
         base = layer.make_base()  # which holds its weight whole, beside the pieces
         base.weight = base.bias = None  # type: ignore[assignment]
+    if any(each.is_meta for each in model.parameters()):
+        model.to_empty(device=world.device)
     model._get_fsdp_state()._lazy_init()  # type: ignore[operator]  # so that no block takes itself for the root
     return parts
 
@@ -224,10 +243,6 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _has_table(module: nn.Module) -> bool:
     return any(isinstance(each, nn.Embedding) for each in module.modules())
-
-
-def _first_row(tensor: Tensor, world: World) -> int:
-    return min(world.rank * -(-len(tensor) // world.size), len(tensor))
 
 
 def _exchange(sent: Tensor) -> Tensor:

@@ -33,6 +33,13 @@ class Piece:
     first: int
     rows: int
 
+    @classmethod
+    def of(cls, shape: tuple[int, ...], rank: int, ranks: int) -> "Piece":
+        """The piece of a rank: of R rows on n ranks, R / n of them, rounded up; of the last ranks fewer."""
+        most = -(-shape[0] // ranks)
+        first = min(rank * most, shape[0])
+        return cls(shape, first, min(most, shape[0] - first))
+
 
 def safetensors(tensors: Tensors) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file, piece by piece, without a second copy of the tensors."""

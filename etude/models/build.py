@@ -1,17 +1,18 @@
 """The model of a recipe: chosen and counted before it is built, and built."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.cost import Cost
 from etude.models.families.family import Config, NewModel, Pretrained
 from etude.models.families.table import family_named, family_of
-from etude.models.layers import can_recompute, set_recompute
+from etude.models.layers import can_recompute, fill, set_recompute
 from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
 from etude.models.pretrained import load_pretrained
@@ -95,9 +96,15 @@ def build(
         chosen = replace(pretrained, config=config)
         return load_pretrained(chosen, dtype=kept, dropout=recipe.model.dropout, seed=recipe.seed)
     check_memory(config)
-    model: Any = family_of(config).make(config, _labels_of(config, None))
-    model.init_weights(recipe.seed)
+    model = family_of(config).make(config, _labels_of(config, None))
+    fill(model, draw_weights(model, recipe.seed))
     return model, []
+
+
+def draw_weights(model: Any, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """The first weights of a new model, which may lie on the meta device or in pieces, one after another."""
+    weights: Iterator[tuple[str, Tensor]] = model.draw_weights(seed)
+    return weights
 
 
 def adapt(recipe: Recipe, model: nn.Module) -> None:

@@ -8,6 +8,7 @@ H heads (n_head, or n_kv_head for keys and values), D head_dim, V vocab_size
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from etude.models.attention import attend, attend_each
 from etude.models.cascade import attend_parts
 from etude.models.decoder_config import DecoderConfig
 from etude.models.fused import rotate, swiglu
-from etude.models.layers import RMSNorm, draw, embedding, run_block
+from etude.models.layers import RMSNorm, draw, embedding, fill, run_block
 from etude.models.packing import Ends, last_states, send
 from etude.models.rope import inverse_frequencies
 from etude.prefixes import Part, Row
@@ -230,9 +231,12 @@ class Decoder(nn.Module):
         """Logits (..., V) of hidden states (..., C)."""
         return functional.linear(hidden, self.head_weight().to(hidden.dtype))
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw new weights, the same on every device: normal with std 0.02, norms 1, biases 0.
+        """Draw new weights."""
+        fill(self, self.draw_weights(seed))
+
+    def draw_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """New weights one after another, the same on every device: normal with std 0.02, norms 1, biases 0.
 
         Matrices that write into the residual stream are 0 with `zero_init`, else std 0.02 / sqrt(2 n_layer).
         Source: GPT-2 (Radford et al. 2019) for the scaling by depth.
@@ -240,14 +244,13 @@ class Decoder(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         depth_scale = 1 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
-            if name.endswith("norm.weight"):
-                parameter.fill_(1.0)
-                continue
             writes = name.endswith(("o_proj.weight", "down_proj.weight"))
-            if name.endswith("bias") or (writes and self.config.zero_init):
-                parameter.zero_()
+            if name.endswith("norm.weight"):
+                yield name, torch.ones(parameter.shape)
+            elif name.endswith("bias") or (writes and self.config.zero_init):
+                yield name, torch.zeros(parameter.shape)
             else:
-                draw(parameter, 0.02 * (depth_scale if writes else 1.0), generator)
+                yield name, draw(parameter.shape, 0.02 * (depth_scale if writes else 1.0), generator)
 
 
 class Trunk(nn.Module):

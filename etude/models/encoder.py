@@ -6,6 +6,7 @@ The modules carry the names of transformers, so `state_dict()` is what its class
 n samples lie end to end without padding, N tokens in all; C n_embd, F n_ffn, H n_head, D C / H, V vocab_size
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from etude.models.code_bias import CodeBias
 from etude.models.encoder_config import EncoderConfig
-from etude.models.layers import draw, embedding, run_block
+from etude.models.layers import draw, embedding, fill, run_block
 from etude.models.packing import by_length, count_equal, first_states
 
 
@@ -130,20 +131,27 @@ class Encoder(nn.Module):
         bias: Tensor = self._predictions().bias
         return bias
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw new weights, the same on every device: normal with std 0.02, norms 1, biases and padding 0."""
+        """Draw new weights."""
+        fill(self, self.draw_weights(seed))
+
+    def draw_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """New weights one after another, the same on every device.
+
+        Normal with std 0.02, norms 1, biases and padding 0.
+        """
         generator = torch.Generator().manual_seed(seed)
+        tables = {module.weight: module for module in self.modules() if isinstance(module, nn.Embedding)}
         for name, parameter in self.named_parameters():
             if name.lower().endswith("norm.weight"):
-                parameter.fill_(1.0)
+                yield name, torch.ones(parameter.shape)
             elif name.endswith("bias") or name.startswith("code_bias."):
-                parameter.zero_()
+                yield name, torch.zeros(parameter.shape)
             else:
-                draw(parameter, 0.02, generator)
-        for module in self.modules():
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                module.weight[module.padding_idx] = 0.0
+                drawn = draw(parameter.shape, 0.02, generator)
+                if parameter in tables and (padding := tables[parameter].padding_idx) is not None:
+                    drawn[padding] = 0.0
+                yield name, drawn
 
     def blocks(self) -> list["Block"]:
         """The blocks, in order."""

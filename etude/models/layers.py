@@ -1,5 +1,6 @@
 """Layers that several families are made of."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -60,8 +61,14 @@ def set_recompute(model: nn.Module, on: bool) -> None:
         model.gradient_checkpointing_disable()  # type: ignore[operator]
 
 
+def draw(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
+    """Normal numbers of a shape in fp32, the same on every device."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu").normal_(std=std, generator=generator)
+
+
 @torch.no_grad()
-def draw(parameter: nn.Parameter, std: float, generator: torch.Generator) -> None:
-    """Fill a parameter with normal numbers, the same on every device."""
-    drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-    parameter.copy_(drawn.normal_(std=std, generator=generator))
+def fill(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy weights into a model by name, as they come."""
+    parameters = dict(model.named_parameters())
+    for name, weight in weights:
+        parameters[name].copy_(weight)

@@ -9,7 +9,7 @@ n samples lie end to end without padding, S source and T target tokens in all; B
 n_ffn, H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:2002.05202.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.models.layers import draw, embedding, run_block
+from etude.models.layers import draw, embedding, fill, run_block
 from etude.models.packing import by_length, count_equal, find_places, last_states, send, shift_right
 from etude.models.t5_blocks import Context, Stack
 from etude.models.t5_config import T5Config
@@ -130,17 +130,20 @@ class T5(nn.Module):
         for block in (*self.encoder.blocks(), *self.decoder.blocks()):
             block.last.part.compile(*args, **settings)
 
-    @torch.no_grad()
     def init_weights(self, seed: int) -> None:
-        """Draw new weights, the same on every device: normal with the std of T5, for scores not scaled."""
+        """Draw new weights."""
+        fill(self, self.draw_weights(seed))
+
+    def draw_weights(self, seed: int) -> Iterator[tuple[str, Tensor]]:
+        """New weights one after another, the same on every device: normal with the std of T5."""
         C, F, H, D = self.config.n_embd, self.config.n_ffn, self.config.n_head, self.config.head_dim
         stds = {"shared": 1.0, "lm_head": 1.0, "q": (C * D) ** -0.5, "o": (H * D) ** -0.5, "wo": F**-0.5}
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
-                parameter.fill_(1.0)
+                yield name, torch.ones(parameter.shape)
             else:
-                draw(parameter, stds.get(name.split(".")[-2], C**-0.5), generator)
+                yield name, draw(parameter.shape, stds.get(name.split(".")[-2], C**-0.5), generator)
 
     def _run(self, stack: "Stack", tokens: Tensor, context: Context) -> Tensor:
         x = functional.dropout(self._embed(tokens), self.config.dropout, self.training)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from etude.engine.tensor_files import read_tensors
+from etude.export import export
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.events import Step
@@ -86,7 +87,7 @@ def losses(run: Run) -> list[float]:
 
 
 def saved(run: Run, step: int = STEPS) -> dict[str, torch.Tensor]:
-    (weights,) = (run.checkpoints / f"step-{step:06d}").glob("*model.safetensors")
+    weights = weights_of(run, step)
     return read_tensors(weights) | read_tensors(weights.with_name("optimizer.safetensors"))
 
 
@@ -99,6 +100,11 @@ def count_events(run: Run) -> Counter[str]:
 
 def read_names(run: Run) -> list[str]:
     return sorted(path.name for path in (run.checkpoints / f"step-{STEPS:06d}").iterdir())
+
+
+def weights_of(run: Run, step: int = STEPS) -> Path:
+    (file,) = (run.checkpoints / f"step-{step:06d}").glob("*model.safetensors")
+    return file
 
 
 def only(folder: Path) -> Run:
@@ -133,6 +139,13 @@ def test_a_model_in_pieces_gives_the_losses_and_files_of_a_whole_one(
         torch.testing.assert_close(each, theirs[key], rtol=1e-2, atol=1e-3)
     assert read_names(parts) == read_names(whole)
     assert count_events(parts) == count_events(whole)
+    exported = [
+        export(f"{run.name}@last", "peft" if name == "lora" else "hf", tmp_path / each, runs=run.path.parent)
+        for each, run in (("whole", whole), ("parts", parts))
+    ]
+    names = [sorted(path.name for path in folder.iterdir()) for folder in exported]
+    assert names[0] == names[1]
+    assert (exported[1] / weights_of(parts).name).read_bytes() == weights_of(parts).read_bytes()
 
 
 def test_a_run_in_pieces_goes_on_with_the_same_bits(two: Path) -> None:
