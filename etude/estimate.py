@@ -13,7 +13,6 @@ from etude.models.weights import has_weights
 from etude.plan import Plan
 from etude.plan.assumed import plan_without
 from etude.plan.beginning import process_bytes
-from etude.plan.fit import Fit, find_fit
 from etude.plan.forecast import (
     ARITHMETIC_INTERVAL,
     USUAL_SHARE,
@@ -30,12 +29,13 @@ from etude.plan.forecast import (
 )
 from etude.plan.gpus import SHARE_INTERVAL, Gpu, usual_share
 from etude.plan.length import choose_length
-from etude.plan.memory import Memory, UntraceableError, about_memory, memory_of
+from etude.plan.links import Cluster
+from etude.plan.room import Room, make_room
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements
+from etude.plan.traffic import Traffic, part_bytes, traffic_of
 from etude.plan.values import plan_values
 from etude.recipe.schema import Recipe
-from etude.recipe.toml import toml_text
 from etude.records import events
 from etude.records.environment import describe_machine
 from etude.report.grades import Correction, conditions
@@ -43,71 +43,6 @@ from etude.text import plural, rough_duration, rough_price, rough_size
 
 _CHINCHILLA = 20  # tokens a parameter; arXiv:2203.15556
 _GIVEN_INTERVAL = (0.9, 1.2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """The memory of a step on one device, and the least that has to change where it does not fit.
-
-    limit   bytes of the device, given or known; None where nobody said
-    fit     the recipe as it fits; None where nothing helps, and without a limit
-    """
-
-    memory: Memory
-    micro_batch_size: int
-    limit: int | None = None
-    fit: Fit | None = None
-
-    @property
-    def fits(self) -> bool:
-        """True if the recipe fits as it is."""
-        return self.limit is None or self.memory.device_bytes <= self.limit
-
-    def rows(self) -> Iterator[tuple[str, str]]:
-        """Rows for people: (name, value)."""
-        parts = sorted(self.memory.parts.items(), key=lambda part: -part[1])
-        shown = ", ".join(
-            f"{name} {rough_size(size)}" for name, size in parts if size >= self.memory.peak / 100
-        )
-        small = self.memory.device_bytes - sum(size for _, size in parts if size >= self.memory.peak / 100)
-        if small >= self.memory.device_bytes / 100:
-            what = "all else with CUDA itself" if self.memory.device_bytes > self.memory.peak else "all else"
-            shown += f", {what} {rough_size(small)}"
-        at = f"micro-batches of {self.micro_batch_size:,}, in the {self.memory.phase}"
-        yield "memory", f"{rough_size(self.memory.device_bytes)} of the device at the peak ({at}): {shown}"
-        if self.limit is None:
-            return
-        limit = rough_size(self.limit)
-        if self.fits:
-            yield "room", f"fits into {limit}"
-        elif self.fit is None:
-            yield (
-                "room",
-                f"does not fit into {limit}, whatever the micro-batch{self._weights()}; "
-                "take a smaller model or seq_len",
-            )
-        else:
-            changes = " ".join(f"{key}={toml_text(value)}" for key, value in self.fit.changes.items())
-            now = rough_size(self.fit.memory.device_bytes)
-            yield "room", f"does not fit into {limit}; with {changes} it takes {now}"
-
-    def _weights(self) -> str:
-        weights = self.memory.parts.get("weights", 0)
-        is_cause = self.limit is not None and weights > self.limit
-        return f": its weights alone take {rough_size(weights)}" * is_cause
-
-    def values(self) -> dict[str, Any]:
-        """The figures by name, for JSON."""
-        memory = asdict(replace(self.memory, shares=()))
-        del memory["shares"]
-        memory["parts"] = {name.replace(" ", "_"): size for name, size in memory["parts"].items()}
-        return memory | {
-            "device_bytes": self.memory.device_bytes,
-            "micro_batch_size": self.micro_batch_size,
-            "limit_bytes": self.limit,
-            "fits": self.fits,
-            "changes": self.fit and self.fit.changes,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +55,7 @@ class Estimate:
     where       the GPU whose published rate was taken
     price       of an hour of one device
     room        what a step takes of a device, and how it fits; None for a module of the user's
+    traffic     between several GPUs; None where it is not known
     correction  by the runs before it
     """
 
@@ -130,6 +66,7 @@ class Estimate:
     where: Gpu | None = None
     price: float | None = None
     room: Room | None = None
+    traffic: Traffic | None = None
     correction: Correction | None = None
 
     @property
@@ -191,6 +128,8 @@ class Estimate:
             "basis": self.basis,
             "gpu": self.where and self.where.title,
             "memory": self.room and self.room.values(),
+            "parallel": plan.parallel.kind,
+            "traffic": self.traffic and self.traffic.values(self._compute_seconds, tokens),
             "cost": self.cost,
             "correction": self.correction and asdict(self.correction),
         }
@@ -214,6 +153,10 @@ class Estimate:
         yield "checkpoints", self._checkpoints(made)
         if self.room is not None:
             yield from self.room.rows()
+            yield "evaluation", self._gathered(self.room)
+        if self.traffic is not None:
+            yield "traffic", self.traffic.row()
+            yield "overlap", self.traffic.overlap_row(self._compute_seconds, work_of_step(plan)[0])
         if made is None:
             yield "forecast", self.basis
         else:
@@ -224,6 +167,22 @@ class Estimate:
             yield "cost", self._price(made)
         yield from (("disagreement", said) for said in find_disagreements(plan))
         yield from rows[at + 1 :]
+
+    @property
+    def _compute_seconds(self) -> float:
+        """Seconds of a step without its exchanges."""
+        assert self.costs is not None and self.traffic is not None
+        return self.costs.step_seconds - self.traffic.seconds
+
+    def _gathered(self, room: Room) -> str:
+        """The weights that each rank gathers for an evaluation, of a model in pieces."""
+        if self.plan.parallel.kind != "shard":
+            return ""
+        root, blocks, _ = part_bytes(self.plan)
+        size = rough_size(root + blocks)
+        is_large = room.limit is not None and root + blocks > room.limit
+        cannot = "; that does not fit, so such a run cannot be evaluated yet" * is_large
+        return f"each rank gathers all weights for it, {size}{cannot}"
 
     def _price(self, made: events.Forecast) -> str:
         if self.cost is None or self.price is None:
@@ -272,6 +231,7 @@ def estimate(
     recipe: Recipe,
     *,
     gpu: Gpu | None = None,
+    cluster: Cluster | None = None,
     rows: int | None = None,
     price: float | None = None,
     tokens_per_second: float | None = None,
@@ -281,22 +241,25 @@ def estimate(
 ) -> Estimate:
     """Estimate the run of a recipe: by steps tried here, or by the published rate of a GPU.
 
-    rows: training rows, where the data are not on this machine. price: of an hour of one device.
-    tokens_per_second: a rate that is claimed. is_quick: try no steps. memory: bytes that a device has.
-    tell: takes a line before what lasts.
+    cluster: machines of the ranks; by default of eight such GPUs, with InfiniBand. rows: training rows, where
+    the data are not on this machine. price: of an hour of one device. tokens_per_second: a rate that is
+    claimed. is_quick: try no steps. memory: bytes that a device has. tell: takes a line before what lasts.
 
-    Raises: InputError for what no plan is made of, and for a rate that the device cannot reach.
+    Raises: InputError for what no plan is made of, and for a rate that devices or links cannot reach.
     """
     plan, assumed = _plan(recipe, gpu, rows)
-    room, plan = make_room(plan, memory or (gpu.memory_bytes if gpu else None))
+    limit = memory or (gpu.memory_bytes if gpu else None)
+    room, plan = make_room(replace(plan, device_memory=limit), limit)
     given: dict[str, Any] = {"plan": plan, "assumed": assumed, "where": gpu, "price": price, "room": room}
+    traffic = None if gpu is None else traffic_of(plan, cluster or Cluster(gpu.link))
     if tokens_per_second is not None:
-        costs = _claimed_costs(plan, gpu, tokens_per_second)
+        costs = _claimed_costs(plan, gpu, tokens_per_second, traffic)
         return Estimate(costs=costs, basis=f"at the {tokens_per_second:,.0f} tokens a second given", **given)
     if gpu is not None:
         usual, peak = usual_share(recipe, plan.precision), gpu.peak(plan.precision)
         basis = f"by arithmetic, at {100 * usual:.3g} % of {peak / 1e12:,.4g} TFLOP/s ({gpu.source})"
-        return Estimate(costs=costs_at(plan, usual * peak, SHARE_INTERVAL), basis=basis, **given)
+        costs = costs_at(plan, usual * peak, SHARE_INTERVAL)
+        return Estimate(costs=_with_traffic(costs, traffic), basis=basis, traffic=traffic, **given)
     why = "no step was to be tried" if is_quick else _why_untried(plan, assumed)
     if not why:
         from etude.probe import LIMIT_SECONDS, probe  # as much to import as half of the rest
@@ -321,41 +284,6 @@ def _plan(recipe: Recipe, gpu: Gpu | None, rows: int | None) -> tuple[Plan, list
     return replace(plan, recipe=recipe, device=device, precision=precision, **length), assumed
 
 
-def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
-    """The memory of a step of a plan, and the plan with the micro-batch that fits where it is to be found."""
-    if plan.model is None:
-        return None, plan
-    per_rank = max(plan.global_batch_size // plan.recipe.train.devices, 1)
-    size = plan.micro_batch_size or per_rank
-
-    known: dict[int, Memory] = {}
-
-    def take(recipe: Recipe, count: int) -> Memory:
-        if recipe is not plan.recipe:
-            return memory_of(plan, count, recipe)
-        if count not in known:
-            known[count] = memory_of(plan, count)
-        return known[count]
-
-    def find() -> Fit | None:
-        assert limit is not None
-        return find_fit(
-            plan.recipe, take, size, per_rank, limit, lambda recipe, count: about_memory(plan, count, recipe)
-        )
-
-    try:
-        fit = find() if limit is not None and plan.micro_batch_size is None else None
-        if fit is not None and set(fit.changes) <= {"train.micro_batch_size"}:
-            room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
-            return room, replace(plan, micro_batch_size=fit.micro_batch_size) if fit.changes else plan
-        needed = take(plan.recipe, size)
-    except UntraceableError:  # some models of transformers
-        return None, plan
-    if limit is not None and plan.micro_batch_size is not None and needed.device_bytes > limit:
-        fit = find()
-    return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit), plan
-
-
 def _why_untried(plan: Plan, assumed: list[str]) -> str:
     """The reason that no step can be tried here; empty if one can."""
     if assumed:
@@ -373,8 +301,18 @@ def _local_rate(plan: Plan) -> float:
     return measure_matrix_rate(plan.device, dtypes.get(plan.precision, torch.float32))
 
 
-def _claimed_costs(plan: Plan, gpu: Gpu | None, tokens_per_second: float) -> Costs:
-    """Costs at a rate that is claimed. Raises: InputError if the devices cannot reach it."""
+def _with_traffic(costs: Costs, traffic: Traffic | None) -> Costs:
+    """Costs with the exchanges of each step, none of which overlaps; the interval begins where all do."""
+    if traffic is None:
+        return costs
+    computed = costs.step_seconds
+    step, low, high = computed + traffic.seconds, computed * costs.interval[0], computed * costs.interval[1]
+    interval = max(low, traffic.seconds) / step, (high + traffic.seconds) / step
+    return replace(costs, step_seconds=step, interval=interval)
+
+
+def _claimed_costs(plan: Plan, gpu: Gpu | None, tokens_per_second: float, traffic: Traffic | None) -> Costs:
+    """Costs at a rate that is claimed. Raises: InputError if the devices, or their links, cannot reach it."""
     tokens, targets = work_of_step(plan)
     devices = plan.recipe.train.devices
     wanted = plan.cost.operations(tokens, targets) * tokens_per_second / tokens
@@ -385,6 +323,12 @@ def _claimed_costs(plan: Plan, gpu: Gpu | None, tokens_per_second: float) -> Cos
             f"--tokens-per-second {tokens_per_second:,.0f} takes {wanted / 1e12:,.4g} TFLOP/s of this model, "
             f"more than the {peak / 1e12:,.4g} of {plural(devices, 'device')}: {of}; expected at most "
             f"{tokens_per_second * peak / wanted:,.0f}"
+        )
+    if traffic is not None and tokens_per_second * traffic.seconds > tokens:
+        raise InputError(
+            f"--tokens-per-second {tokens_per_second:,.0f} leaves {tokens / tokens_per_second:,.3g} s for a "
+            f"step, but the links take {traffic.seconds:,.3g} s for what {traffic.ranks:,} ranks exchange in "
+            f"it; expected at most {tokens / traffic.seconds:,.0f}"
         )
     costs = assume_costs(plan, tokens / tokens_per_second, least_memory(plan))
     return replace(costs, interval=_GIVEN_INTERVAL)

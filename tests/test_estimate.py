@@ -10,6 +10,7 @@ from etude.errors import InputError
 from etude.estimate import estimate
 from etude.plan.forecast import work_of_step
 from etude.plan.gpus import find_gpu
+from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.report.grades import Correction
 from tests import bases, recipes
@@ -111,3 +112,39 @@ def test_activations_computed_again_take_a_third_more_time_and_memory_is_that_of
     assert again.costs.step_seconds == pytest.approx(4 / 3 * plain.costs.step_seconds)
     assert plain.forecast is not None and plain.room is not None
     assert plain.forecast.memory_bytes == plain.room.memory.device_bytes
+
+
+def test_many_gpus_are_estimated_with_what_they_exchange(make_recipe: Make) -> None:
+    changes = {"train.devices": 1024, "train.global_batch_size": 1024, "train.device": "cuda"}
+    gpu = find_gpu("h100")
+    made = estimate(assumed(make_recipe(changes)), gpu=gpu, rows=4096)
+    assert made.traffic is not None and made.costs is not None and made.traffic.ranks == 1024
+    usual = made.plan.cost.operations(*work_of_step(made.plan)) / 1024 / (0.5 * 66.9e12)
+    assert made.costs.step_seconds == pytest.approx(usual + made.traffic.seconds)
+    rows, values = dict(made.rows()), made.values()
+    assert "Gb/s a GPU" in rows["traffic"] and "bounds" in rows["overlap"]
+    none, full = (values["traffic"]["tokens_per_second"][each] for each in ("no_overlap", "full_overlap"))
+    assert none < full <= 1024 * 32 / made.traffic.seconds
+    low, high = made.costs.interval
+    assert low * made.costs.step_seconds >= made.traffic.seconds and high > 1
+    with pytest.raises(InputError, match=r"but the links take .* s for what 1,024 ranks exchange in it"):
+        estimate(assumed(make_recipe(changes)), gpu=gpu, rows=4096, tokens_per_second=2 * full)
+
+
+def test_what_is_too_large_for_a_gpu_is_sharded_and_its_evaluation_told(make_recipe: Make) -> None:
+    changes = {"train.devices": 8, "train.device": "cuda"}
+    whole = estimate(assumed(make_recipe(changes)), gpu=find_gpu("h100"), rows=4096)
+    assert whole.plan.parallel.kind == "replicate" and "evaluation" not in dict(whole.rows())
+    assert whole.room is not None
+    held = 16 * whole.plan.trainable
+    parts = estimate(assumed(make_recipe(changes)), gpu=find_gpu("h100"), rows=4096, memory=held)
+    assert parts.plan.parallel.kind == "shard"
+    assert "each rank gathers all weights for it" in dict(parts.rows())["evaluation"]
+
+
+def assumed(recipe: Recipe) -> Recipe:
+    """The recipe with data that are not here, for as many rows as are asked for."""
+    values = recipe.to_dict()
+    values["data"]["train"] = [{"path": "not-here"}]
+    values["model"]["vocab_size"] = 300
+    return recipe_from(values)

@@ -17,6 +17,8 @@ from etude.text import rough_price
 
 if TYPE_CHECKING:
     from etude.estimate import Estimate
+    from etude.plan.gpus import Gpu
+    from etude.plan.links import Cluster
     from etude.report.grades import Correction
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -63,6 +65,16 @@ Claimed = Annotated[
     float | None,
     typer.Option("--tokens-per-second", metavar="X", help="take this rate, if the device can reach it"),
 ]
+Devices = Annotated[
+    int | None, typer.Option("--devices", min=1, max=4096, help="ranks of the run, each on a GPU of its own")
+]
+PerMachine = Annotated[
+    int | None, typer.Option("--per-machine", min=1, max=72, help="GPUs of a machine; with --gpu (default 8)")
+]
+Network = Annotated[
+    float | None,
+    typer.Option("--network", metavar="GBITS", help="link of a GPU to other machines, in Gb/s (default 400)"),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="try no steps; arithmetic only")]
 Source = Annotated[
     str | None,
@@ -86,6 +98,9 @@ def estimate(
     memory: Memory = None,
     gpu: GpuName = None,
     price: Price = None,
+    devices: Devices = None,
+    per_machine: PerMachine = None,
+    network: Network = None,
     rows: Rows = None,
     claimed: Claimed = None,
     quick: Quick = False,
@@ -100,7 +115,10 @@ def estimate(
     for name, value, least, most in limits:
         if value is not None and not least <= value < most:
             raise InputError(f"{name} is {value:g}; expected a number from {least:g} to below {most:g}")
-    given = {"--gpu": gpu, "--memory": memory, "--tokens-per-second": claimed, "--quick": quick or None}
+    given = {
+        "--gpu": gpu, "--memory": memory, "--tokens-per-second": claimed, "--quick": quick or None,
+        "--devices": devices, "--per-machine": per_machine, "--network": network,
+    }  # fmt: skip
     if history:
         _refuse("--history", {**given, "--price-per-hour": price, "--rows": rows, "--steps": steps})
         return _show_history(recipe or runs, as_json)
@@ -117,13 +135,31 @@ def estimate(
     from etude.plan.gpus import find_gpu
 
     found = None if gpu is None else find_gpu(gpu)
-    loaded = load(recipe, overrides, None)
+    cluster = _choose_cluster(found, per_machine, network)
+    loaded = load(recipe, overrides, devices)
     made = make(
-        loaded, gpu=found, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick, memory=memory,
-        tell=say if sys.stderr.isatty() else lambda line: None,
+        loaded, gpu=found, cluster=cluster, rows=rows, price=price, tokens_per_second=claimed, is_quick=quick,
+        memory=memory, tell=say if sys.stderr.isatty() else lambda line: None,
     )  # fmt: skip
     made = made.corrected(_find_correction(runs, made)) if made.is_of_here else made
     print_rows(made.rows(), made.values(), as_json)
+
+
+def _choose_cluster(gpu: "Gpu | None", per_machine: int | None, network: float | None) -> "Cluster | None":
+    """The machines of a GPU. Raises: InputError without a GPU, or for a link that nobody sells."""
+    from etude.plan.links import INFINIBAND, MOST_GBITS, Cluster, Link
+
+    if gpu is None:
+        if per_machine is not None or network is not None:
+            raise InputError("--per-machine and --network are for machines with GPUs; give --gpu h100, too")
+        return None
+    if network is None:
+        return Cluster(gpu.link, INFINIBAND, per_machine or 8)
+    if not 0.1 <= network <= MOST_GBITS:
+        raise InputError(
+            f"--network is {network:g} Gb/s of a GPU; expected 0.1 to {MOST_GBITS:g} (InfiniBand XDR)"
+        )
+    return Cluster(gpu.link, Link("a network of", network / 8 * 1e9, "as given"), per_machine or 8)
 
 
 def _refuse(mode: str, given: Mapping[str, object]) -> None:

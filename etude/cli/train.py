@@ -234,12 +234,13 @@ def check(
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")
         return
     from etude.data.prepared import check_whole as check_sources
-    from etude.estimate import Estimate, make_room
+    from etude.estimate import Estimate
     from etude.models.weights import check_whole as check_weights
     from etude.notify.channel import open_channels
     from etude.plan import make_plan
     from etude.plan.disk import require_disk
     from etude.plan.forecast import forecast
+    from etude.plan.room import make_room
     from etude.probe import probe
     from etude.records.trackers import require_trackers
 

@@ -47,6 +47,7 @@ class Plan:
     pretrained        the base that model.from names
     trainable         how many of the parameters are updated
     micro_batch_size  samples of one rank; None if it is to be probed
+    device_memory     bytes of a device that is not here
     """
 
     recipe: Recipe
@@ -64,6 +65,12 @@ class Plan:
     steps_per_epoch: int
     global_batch_size: int
     micro_batch_size: int | None
+    device_memory: int | None = None
+
+    @property
+    def labels(self) -> int:
+        """Outputs of the model as a classifier, 0 if it is none."""
+        return int(getattr(self.model, "labels", 0) if self.pretrained is None else self.pretrained.labels)
 
     @property
     def corpus(self) -> Corpus:
@@ -85,7 +92,7 @@ class Plan:
         """The way that the model lies over the ranks."""
         return choose_parallel(
             self.recipe, parameters=self.parameters["total"], trainable=self.trainable, device=self.device,
-            precision=self.precision,
+            precision=self.precision, room=self.device_memory,
         )  # fmt: skip
 
     @property

@@ -1,9 +1,10 @@
-"""Published rates of GPUs, and the share of them that training has reached."""
+"""Published rates of GPUs and of their links, and the share of them that training has reached."""
 
 import difflib
 from dataclasses import dataclass
 
 from etude.errors import InputError
+from etude.plan.links import PCIE3, PCIE4, PCIE5, Link
 from etude.recipe.schema import Recipe
 
 
@@ -13,6 +14,7 @@ class Gpu:
 
     half  bf16 and fp16 with sums in fp32; where has_bf16 is false, fp16 alone
     full  fp32 without tensor cores
+    link  to the others of its machine
     """
 
     title: str
@@ -20,6 +22,7 @@ class Gpu:
     half: float
     full: float
     source: str
+    link: Link
     has_bf16: bool = True
 
     def choose_precision(self, wanted: str) -> str:
@@ -34,19 +37,25 @@ class Gpu:
 
 
 _ADA = "NVIDIA Ada GPU architecture whitepaper 2.02"
+_HOPPER = "NVIDIA H100 whitepaper 1.04, table 2"
+_V100, _A100, _H200 = (f"NVIDIA {name} datasheet" for name in ("V100", "A100", "H200"))
+_NVLINK2, _NVLINK3 = Link("NVLink 2", 150e9, _V100), Link("NVLink 3", 300e9, _A100)
+_NVLINK4 = Link("NVLink 4", 450e9, "NVIDIA H100 datasheet")
 GPUS = {
-    "h200": Gpu("NVIDIA H200 SXM", 141 * 10**9, 989.4e12, 66.9e12, "NVIDIA H200 datasheet, sparsity halved"),
-    "h100": Gpu("NVIDIA H100 SXM", 80 * 10**9, 989.4e12, 66.9e12, "NVIDIA H100 whitepaper 1.04, table 2"),
-    "h100-pcie": Gpu("NVIDIA H100 PCIe", 80 * 10**9, 756e12, 51.2e12, "NVIDIA H100 whitepaper 1.04, table 2"),
-    "a100": Gpu("NVIDIA A100 80 GB", 80 * 10**9, 312e12, 19.5e12, "NVIDIA A100 datasheet"),
-    "a100-40gb": Gpu("NVIDIA A100 40 GB", 40 * 10**9, 312e12, 19.5e12, "NVIDIA A100 datasheet"),
-    "l40s": Gpu("NVIDIA L40S", 48 * 10**9, 362e12, 91.6e12, "NVIDIA L40S datasheet, sparsity halved"),
-    "l4": Gpu("NVIDIA L4", 24 * 10**9, 121e12, 30.3e12, "NVIDIA L4 datasheet, sparsity halved"),
-    "a10": Gpu("NVIDIA A10", 24 * 10**9, 125e12, 31.2e12, "NVIDIA A10 datasheet"),
-    "v100": Gpu("NVIDIA V100 SXM2", 32 * 10**9, 125e12, 15.7e12, "NVIDIA V100 datasheet", has_bf16=False),
-    "t4": Gpu("NVIDIA T4", 16 * 10**9, 65e12, 8.1e12, "NVIDIA T4 datasheet", has_bf16=False),
-    "rtx4090": Gpu("NVIDIA RTX 4090", 24 * 10**9, 165.2e12, 82.6e12, f"{_ADA}, sums in fp32"),
-    "rtx3090": Gpu("NVIDIA RTX 3090", 24 * 10**9, 71e12, 35.6e12, "NVIDIA GA102 whitepaper 2, sums in fp32"),
+    "h200": Gpu("NVIDIA H200 SXM", 141 * 10**9, 989.4e12, 66.9e12, f"{_H200}, sparsity halved", _NVLINK4),
+    "h100": Gpu("NVIDIA H100 SXM", 80 * 10**9, 989.4e12, 66.9e12, _HOPPER, _NVLINK4),
+    "h100-pcie": Gpu("NVIDIA H100 PCIe", 80 * 10**9, 756e12, 51.2e12, _HOPPER, PCIE5),
+    "a100": Gpu("NVIDIA A100 80 GB", 80 * 10**9, 312e12, 19.5e12, _A100, _NVLINK3),
+    "a100-40gb": Gpu("NVIDIA A100 40 GB", 40 * 10**9, 312e12, 19.5e12, _A100, _NVLINK3),
+    "l40s": Gpu("NVIDIA L40S", 48 * 10**9, 362e12, 91.6e12, "NVIDIA L40S datasheet, sparsity halved", PCIE4),
+    "l4": Gpu("NVIDIA L4", 24 * 10**9, 121e12, 30.3e12, "NVIDIA L4 datasheet, sparsity halved", PCIE4),
+    "a10": Gpu("NVIDIA A10", 24 * 10**9, 125e12, 31.2e12, "NVIDIA A10 datasheet", PCIE4),
+    "v100": Gpu("NVIDIA V100 SXM2", 32 * 10**9, 125e12, 15.7e12, _V100, _NVLINK2, has_bf16=False),
+    "t4": Gpu("NVIDIA T4", 16 * 10**9, 65e12, 8.1e12, "NVIDIA T4 datasheet", PCIE3, has_bf16=False),
+    "rtx4090": Gpu("NVIDIA RTX 4090", 24 * 10**9, 165.2e12, 82.6e12, f"{_ADA}, sums in fp32", PCIE4),
+    "rtx3090": Gpu(
+        "NVIDIA RTX 3090", 24 * 10**9, 71e12, 35.6e12, "NVIDIA GA102 whitepaper 2, sums in fp32", PCIE4
+    ),
 }
 # Measured on an H100 (benchmarks/results/gpu.json): a decoder of 300M parameters, the same compiled, and
 # LoRA on one of 1.5B with packed rows. Small models and short rows reach less, so the interval is wide.

@@ -31,6 +31,7 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.own import OwnLoss
 from etude.plan import Plan
 from etude.plan.allocator import Replay
+from etude.plan.pieces import gathered_bytes, in_pieces
 from etude.plan.stand_ins import standing_in
 from etude.plan.trace import Block, Trace, Tracer, fake_weights, tracing
 from etude.plan.workspace import fixed_bytes, workspace_of
@@ -52,6 +53,7 @@ class Subject:
     model        configuration of the model; labels: its outputs as a classifier, 0 if it is none
     batch        the micro-batch that takes most memory
     accumulates  whether a step has several micro-batches
+    pieces       ranks that hold rows of each weight; 1: each holds all
     device       cpu or cuda, which need not be there
     """
 
@@ -63,6 +65,7 @@ class Subject:
     accumulates: bool
     device: torch.device
     precision: str
+    pieces: int = 1
 
 
 @dataclass(frozen=True)
@@ -159,12 +162,11 @@ def subjects_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None)
     """The longest micro-batch of each task of a plan; arguments as for `memory_of`."""
     recipe = recipe or plan.recipe
     assert plan.model is not None, "a module of the user's has no configuration"
-    labels = getattr(plan.model, "labels", 0) if plan.pretrained is None else plan.pretrained.labels
     return [
         Subject(
             recipe=recipe,
             model=plan.model,
-            labels=int(labels),
+            labels=plan.labels,
             objective=join_kinds(plan.tasks),
             batch=replace(
                 longest_batch(task.corpus.train, micro_batch_size, recipe.data.attend_across_documents),
@@ -173,6 +175,7 @@ def subjects_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None)
             accumulates=micro_batch_size * recipe.train.devices < plan.global_batch_size,
             device=plan.device,
             precision=plan.precision,
+            pieces=recipe.train.devices if plan.parallel.kind == "shard" else 1,
         )
         for task in plan.tasks
     ]
@@ -220,11 +223,15 @@ def trace_step(subject: Subject) -> Trace:
             subject.precision, _DTYPES[subject.precision], device, torch.tensor(1.0), torch.tensor(0.0)
         )
         state = TrainState(model, optimizer, precision, Course(recipe, 1))
+        if subject.pieces > 1:
+            for kind, nbytes in gathered_bytes(model, _DTYPES[subject.precision]).items():
+                tracer.hold(nbytes, kind)
         tracer.begin_step(fixed_bytes(device))
         step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), [subject.batch])
-        world = World(device) if recipe.train.devices == 1 else _Rank(device, size=recipe.train.devices)
+        is_alone = recipe.train.devices == 1 or subject.pieces > 1
+        world = World(device) if is_alone else _Rank(device, size=recipe.train.devices)
         next(train(state, [step], subject.objective, world))
-    return tracer.trace
+    return tracer.trace if subject.pieces == 1 else in_pieces(tracer.trace, model, subject.pieces)
 
 
 def summarize(trace: Trace, device: torch.device) -> Memory:

@@ -21,19 +21,24 @@ class Parallel:
 
 
 def choose_parallel(
-    recipe: Recipe, *, parameters: int, trainable: int, device: torch.device, precision: str
-) -> Parallel:
-    """The choice of `train.parallel`; "auto" shards what would take over half of the memory of a rank."""
+    recipe: Recipe, *, parameters: int, trainable: int, device: torch.device, precision: str,
+    room: int | None = None,
+) -> Parallel:  # fmt: skip
+    """The choice of `train.parallel`; "auto" shards what would take over half of the memory of a rank.
+
+    room: bytes of a device that is not here.
+    """
     train = recipe.train
     if train.parallel != "auto":
         return Parallel(train.parallel, "as train.parallel says")
     if train.devices == 1:
         return Parallel("replicate", "one rank")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if room is None and device.type == "cuda" and not torch.cuda.is_available():
         return Parallel("replicate", "there is no GPU to ask for its memory")
     moments = 1 if recipe.optim.kind == "muon" else 2
     held = _BYTES[precision] * (parameters - trainable) + 4 * (2 + moments) * trainable
-    room = capacity(device) // (train.devices if device.type == "cpu" else 1)
+    if room is None:
+        room = capacity(device) // (train.devices if device.type == "cpu" else 1)
     why = f"weights, gradients and optimizer state are {rough_size(held)}, a rank has {rough_size(room)}"
     cannot = "compile" if train.compile else "model.quantize" if recipe.model.quantize else None
     if held > _MOST_SHARE * room and not cannot:

@@ -160,10 +160,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, FakeTensor):
                 self.trace.blocks[self._known[tensor.body.untyped_storage()._cdata]].kind = kind
 
+    def hold(self, nbytes: int, kind: str) -> None:
+        """Note bytes that are held from here to the end."""
+        self._begin(nbytes, kind, None, kind=kind)
+
     def begin_step(self, workspaces: Sequence[int] = ()) -> None:
         """Say that the step begins; workspaces: bytes that kernels hold all the time."""
         for nbytes in workspaces:
-            self._begin(nbytes, "workspace", None, kind="workspace")
+            self.hold(nbytes, "workspace")
         self.trace.step_begins = len(self.trace.events)
 
     def keep(self) -> None:

@@ -55,7 +55,7 @@ class Train(Section):
         "auto", "samples in memory at once on a device", example=8
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = key("auto", "cuda where there is one, else mps, else cpu")
-    devices: Annotated[int, Field(ge=1, le=1024)] = key(
+    devices: Annotated[int, Field(ge=1, le=4096)] = key(
         1, "ranks of the run, each with its share of every step"
     )
     parallel: Literal["auto", "replicate", "shard"] = key(

@@ -94,3 +94,27 @@ def test_runs_are_projected_and_graded(write_recipe: Write, tmp_path: Path, etud
     assert "--from does not take --gpu;" in etude("estimate", "--from", run.name, "--gpu", "h100").err
     assert "does not take --rows;" in etude("estimate", "--history", runs, "--rows", "3").err
     assert etude("estimate").code == 2 and etude("estimate", "--from", "none", "--runs", runs).code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--devices", 5000], "less than or equal to 4096"),
+        (["--gpu", "h100", "--network", 900], "expected 0.1 to 800"),
+        (["--network", 400], "are for machines with GPUs; give --gpu h100"),
+        (["--gpu", "h100", "--devices", 7], "7 devices do not share evenly; try 21"),
+        (["--gpu", "h100", "--devices", 4, "--rows", 2], "train.devices is 4, but there are 2"),
+        (["--devices", 1, "train.parallel=shard"], "but the run has one rank"),
+    ],
+)
+def test_what_no_cluster_is_is_refused_in_a_line(
+    path: Path, etude: Etude, words: list[object], said: str
+) -> None:
+    shown = etude("estimate", path, *words)
+    assert shown.code == 2 and said in shown.err
+
+
+def test_a_network_and_machines_are_taken_as_given(path: Path, etude: Etude) -> None:
+    words = ("estimate", path, "train.micro_batch_size=1", "--rows", 1000, "--gpu", "h100", "--devices", 16)
+    shown = etude(*words, "--per-machine", 4, "--network", 100)
+    assert "a network of 100 Gb/s a GPU (as given), 4 GPUs a machine: 50 GB/s in a ring" in shown.out

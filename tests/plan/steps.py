@@ -112,8 +112,13 @@ def measured_peak(subject: Subject, load: Callable[[], Any] | None = None) -> in
         step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), batches)
         for _ in train(state, [step] * 3, subject.objective, World(CPU)):
             pass
+    return peak_of(profiled)
+
+
+def peak_of(profiled: profile, held: int = 0) -> int:
+    """The most bytes of tensors by the events of a profile, where so many were there at its beginning."""
     events = [event for event in profiled.kineto_results.events() if event.name() == "[memory]"]
-    total = most = 0
+    total = most = held
     for event in sorted(events, key=lambda event: event.start_ns()):
         total += event.nbytes()
         most = max(most, total)
