@@ -106,6 +106,8 @@ def _who(control: Control) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, float):
+        value = float(f"{value:.6g}")
     return "not set" if value is None else toml_text(value)
 
 

@@ -211,6 +211,7 @@ def _judged(history: History, summary: Summary | None) -> dict[str, Any]:
         ],
         "scores": [asdict(replace(each, confusion=[])) for each in history.scores],
         "confusion": _confusion(confused[-1]) if confused else None,
+        "labels": _by_label(history),
     }
 
 
@@ -225,6 +226,20 @@ def _confusion(scores: Scores) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _by_label(history: History) -> dict[str, Any] | None:
+    """Precision, recall and F1 of each label in the best evaluation, or the last before there is one."""
+    found = history.best or (history.evaluations[-1] if history.evaluations else None)
+    figures = figures_of(found)
+    names = [name.removeprefix("f1/") for name in figures if name.startswith("f1/")]
+    if found is None or not names:
+        return None
+    shown = names[:_MOST_LABELS]
+    scores = {
+        each: [figures.get(f"{each}/{name}") for name in shown] for each in ("precision", "recall", "f1")
+    }
+    return {"step": found.step, "names": shown, "scores": scores, "of": len(names)}
+
+
 def _charts(history: History, summary: Summary | None) -> dict[str, Any]:
     """The charts that the records of a run can fill, each with a caption in words."""
     recipe, evaluations = history.run.recipe, history.evaluations
@@ -235,7 +250,7 @@ def _charts(history: History, summary: Summary | None) -> dict[str, Any]:
     losses = ["train/loss", *(["validation/loss"] if evaluations else [])]
     charts = [_chart("loss", "Loss", "nats per target", losses, _loss_caption(history, summary))]
     if evaluations and recipe.is_loss_plain:
-        charts.append(_chart("gap", "Gap", "nats per target", ["gap"], _gap_caption(summary)))
+        charts.append(_chart("gap", "Gap", "nats per target", ["gap"], "Validation less training loss."))
     for name in list(names)[:_MOST_CHARTS]:
         charts.append(_chart(f"metric-{name}", metric_title(name).capitalize(), "", [f"validation/{name}"],
                              _metric_caption(history, name)))  # fmt: skip
@@ -271,17 +286,17 @@ _MACHINE = (
         "Use of the machine",
         "percent",
         ("cpu_percent", "gpu_percent"),
-        "CPU in percent of one core, and GPU.",
+        "CPU in percent of one core.",
     ),
     (
         "memory",
         "Memory",
         "bytes",
         ("rss_bytes", "gpu_memory_bytes"),
-        "Memory of the process, and of the GPU.",
+        "",
     ),
     ("wait", "Waiting for data", "share", ("wait_ratio",), "Share of the time in steps that waits for data."),
-    ("mfu", "MFU", "share", ("mfu",), "Share of the measured matrix rate."),
+    ("mfu", "MFU", "share", ("mfu",), "Share of the rate that matrix products reach here."),
 )
 
 
@@ -306,11 +321,6 @@ def _loss_caption(history: History, summary: Summary | None) -> str:
     return _sentence(said)
 
 
-def _gap_caption(summary: Summary | None) -> str:
-    gap = None if summary is None else summary["gap"]
-    return f"Validation less training loss{'' if gap is None else f', {short(gap)} at the last evaluation'}."
-
-
 def _metric_caption(history: History, name: str) -> str:
     found = [
         (each.step, value)
@@ -326,7 +336,7 @@ def _metric_caption(history: History, name: str) -> str:
 def _schedule_caption(history: History) -> str:
     recipe = history.run.recipe
     warm = recipe.schedule.warmup_steps
-    return _sentence([f"{recipe.schedule.kind}, peak {recipe.optim.learning_rate:g}",
+    return _sentence([f"schedule {recipe.schedule.kind}, peak {recipe.optim.learning_rate:g}",
                       f"warm-up of {plural(warm, 'step')}" if warm else ""])  # fmt: skip
 
 

@@ -42,6 +42,7 @@ _PART = re.compile(r"\.\d+(?=\.|$)")
 def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
     """The recipe of a run as it was given and with all values, beside the defaults or another run.
 
+    `next` is the text for a run like it, wherever that is started.
     A value beside its default is `derived` where neither the recipe nor the command line set its key.
     Raises: InputError if one of them cannot be read.
     """
@@ -64,7 +65,7 @@ def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
         for key, value, against in rows
     ]
     return trim(plain({
-        "toml": _text(run, "recipe.toml"), "resolved": _text(run, "resolved.toml"),
+        "toml": _text(run, "recipe.toml"), "resolved": _text(run, "resolved.toml"), "next": _for_next(run),
         "differences": differences,
         "against": other.name if other else "default",
         "sections": list(dict.fromkeys(each["key"].rpartition(".")[0] for each in differences)),
@@ -72,16 +73,29 @@ def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
     }))  # fmt: skip
 
 
-def _is_set_in(run: Run) -> Callable[[str], bool]:
-    """True for a key that the text of a recipe or an override of the command line sets, or a part of."""
+def _for_next(run: Run) -> str:
+    """The text of the recipe with what the command line set, and with absolute paths."""
+    text = _text(run, "recipe.toml") or ""
+    values, said = flatten(run.recipe.to_dict()), _overrides(run)
+    changes = {key: value if value == "auto" else values[key] for key, value in said.items() if key in values}
+    for key, value in _given(text).items():
+        if isinstance(found := values.get(key), str) and found.startswith("/") and found != value:
+            changes[key] = found
+    return _edit(text, changes, []) if changes else text
+
+
+def _overrides(run: Run) -> dict[str, str]:
+    """The changes on the command line of a run, by key."""
     command: Any = ()
     with contextlib.suppress(EtudeError):
         command = run.environment.get("command")
     words = [word for word in command or () if isinstance(word, str) and not word.startswith("-")]
-    given = {
-        *_given(_text(run, "recipe.toml") or ""),
-        *(word.partition("=")[0] for word in words if "=" in word),
-    }
+    return {key: value for key, has, value in (word.partition("=") for word in words) if has}
+
+
+def _is_set_in(run: Run) -> Callable[[str], bool]:
+    """True for a key that the text of a recipe or an override of the command line sets, or a part of."""
+    given = {*_given(_text(run, "recipe.toml") or ""), *_overrides(run)}
     starts = tuple(f"{key}." for key in given)
     return lambda key: key in given or key.startswith(starts)
 

@@ -89,6 +89,15 @@ def test_findings_scores_and_criteria_are_told_with_their_evidence(going_on: Run
     assert [each["met"] for each in page["criteria"]] == ["missed", "met", "open"]
     assert page["confusion"] == {"labels": ["x", "y"], "of": 2, "rows": [1, 1], "counts": [[1, 0], [0, 1]]}
     assert page["scores"][0]["systems"]["after"]["f1"] == [1.0, 0.9, 1.0]
+    assert page["labels"] is None
+
+
+def test_the_scores_of_each_label_are_those_of_the_best_evaluation(going_on: RunWriter) -> None:
+    figures = {"f1": 0.5, "f1/x": 1.0, "f1/y": 0.0, "precision/x": 1.0, "recall/x": 1.0, "recall/y": 0.0}
+    going_on.append(replace(evaluation(20, 1.0), metrics=figures), replace(evaluation(30, 2.0, best=False), metrics={"f1/x": 0.1}))  # fmt: skip
+    found = page_of(going_on.run)["labels"]
+    assert (found["step"], found["names"], found["of"]) == (20, ["x", "y"], 2)
+    assert found["scores"] == {"precision": [1.0, None], "recall": [1.0, 0.0], "f1": [1.0, 0.0]}
 
 
 def test_a_fork_is_a_child_of_its_parent(tmp_path: Path) -> None:

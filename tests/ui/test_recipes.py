@@ -7,7 +7,7 @@ import pytest
 from etude import durable
 from etude.errors import RecipeError
 from etude.recipe.keys import recipe_keys
-from etude.recipe.load import recipe_from
+from etude.recipe.load import load_recipe, recipe_from
 from etude.records.store import Run, create_run
 from etude.ui.programs import Programs
 from etude.ui.recipes import Given, check, estimate, preview, run_recipe, schema, unit_of, why_of
@@ -50,6 +50,26 @@ def test_a_value_that_nobody_set_is_told_as_derived(tmp_path: Path) -> None:
     (writer.run.path / "environment.json").write_text("{")
     derived = {each["key"]: each["derived"] for each in run_recipe(Run(writer.run.path))["differences"]}
     assert derived["train.seq_len"]  # nothing tells where it is from
+
+
+def test_the_next_run_begins_with_what_the_command_line_set_and_with_absolute_paths(tmp_path: Path) -> None:
+    text = "name = 'a' # mine\n[[data.train]]\npath = 'c.jsonl'\n[train]\nsteps = 40\nglobal_batch_size = 8\n"
+    text += "micro_batch_size = 'auto'\n[tokenizer]\ntrain_vocab_size = 300\n"
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "a.toml").write_text(text)
+    said = ["optim.learning_rate=0.5", "name=b"]
+    recipe = load_recipe(tmp_path / "a.toml", said)
+    writer = create_run(tmp_path / "runs", recipe, recipe_text=text)
+    told = {**ENVIRONMENT, "command": ["etude", "train", "a.toml", *said]}
+    durable.write_json(
+        writer.run.path / "environment.json", {**told, "micro_batch_size": 4, "data_fingerprint": "f"}
+    )
+    writer.close("stopped")
+    found = check(run_recipe(Run(writer.run.path))["next"], tmp_path / "elsewhere")["given"]
+    assert (found["name"], found["optim.learning_rate"]) == ("b", 0.5)
+    assert found["data.train.0.path"] == str(tmp_path / "c.jsonl")
+    assert (found["train.micro_batch_size"], found["train.steps"]) == ("auto", 40)
+    assert "# mine" in run_recipe(Run(writer.run.path))["next"]
 
 
 def test_a_recipe_that_was_edited_is_said(tmp_path: Path) -> None:

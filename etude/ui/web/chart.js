@@ -4,18 +4,21 @@ import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { address, isExported } from "./api.js";
 import { inUnit, onAxis, short } from "./format.js";
-import { alone, append, captionOf, dashesOf, extend, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, smoothed } from "./lines.js";
+import { alone, append, captionOf, dashesOf, extend, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, rowsOf, smoothed } from "./lines.js";
 import { Problem } from "./parts.js";
+import { change, listOf, toggled, useRoute } from "./route.js";
+import { offerCsv } from "./table.js";
 
 /** @typedef {import("./lines.js").Line} Line @typedef {import("./lines.js").Points} Points @typedef {import("./view.js").View} View */
 /**
- * @typedef {{title: string, unit: string | null, isLog: boolean, lines: Line[]}} Drawn
+ * @typedef {{title: string, unit: string | null, isLog: boolean, lines: Line[], about?: string}} Drawn `about`: what is drawn, in words
  * @typedef {{windows: [number, number, string][], best: {x: number, y: number} | null, level: {y: number, label: string} | null}} Marks
  */
 const Plot = /** @type {any} */ (uPlot);
 const MOST_NEW = 300; // points that are drawn as they came before the range is asked for again
 const MOST_ROWS = 400; // of the table below a chart
 const SECONDS = [0.1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 432000]; // between ticks
+const UNITS_SAID = ["nats per target", "tokens per second"]; // which the values do not have beside them
 const NEAR = "400px"; // charts nearer than this to the window exist
 
 /**
@@ -27,44 +30,45 @@ export function Chart({ drawn, view, onView, marks, feed, shared, theme, isWide,
   const { isNear, width } = useBox(box);
   const { read, error, version } = useLines(drawn.lines, view, isNear ? width : 0, feed);
   const data = read?.points ?? null;
-  const [isTable, setTable] = useState(false);
+  const tables = listOf(useRoute().query.tables);
+  const isTable = tables.includes(drawn.title);
   const isLog = drawn.isLog && (!data || hasPositive(drawn.lines, data));
   const plot = usePlot({ box, drawn: { ...drawn, isLog }, data, extent: read?.extent ?? null, version, view, onView, marks, shared, theme, hidden, width: isNear ? width : 0 });
   const caption = useMemo(() => (data ? captionOf(drawn.lines, data, view, drawn.unit, drawn.isLog) : "Reading …"), [data, version, view.axis, view.smooth, drawn.isLog]);
   const runs = new Set(drawn.lines.map((line) => line.run));
   const csv = runs.size === 1 && !isExported && address(`/api/runs/${encodeURIComponent(drawn.lines[0].run)}/series.csv?${new URLSearchParams({ names: drawn.lines.map((line) => line.name).join(","), axis: view.axis })}`);
   return html`<figure class="chart ${isWide ? "wide" : ""}" data-chart=${drawn.title}>
-    <header><h3>${drawn.title}</h3>
-      <button class="quiet" aria-pressed=${isTable} onClick=${() => setTable(!isTable)} aria-label="${drawn.title} as table">as table</button>
-      ${csv && html`<a class="button quiet" href=${csv} download aria-label="${drawn.title} as CSV">CSV</a>`}
+    <header><h3>${drawn.title}${UNITS_SAID.includes(drawn.unit ?? "") && html` <small class="muted">${drawn.unit}</small>`}</h3>
+      <button class="quiet" aria-pressed=${isTable} onClick=${() => change({ tables: toggled(tables, drawn.title) })} aria-label="${drawn.title} as table">as table</button>
+      ${csv ? html`<a class="button quiet" href=${csv} download aria-label="${drawn.title} as CSV">CSV</a>`
+        : data && html`<button class="quiet" aria-label="${drawn.title} as CSV" title="the points in view" onClick=${() => offerCsv(`${drawn.title}.csv`, columnsOf(view), rowsOf(drawn.lines, data))}>CSV</button>`}
     </header>
     <div class="legend">${drawn.lines.map((line) => html`<button key=${keyOf(line)} aria-pressed=${!hidden.includes(line.id)} onClick=${() => onHide(line.id)} title=${line.label}>
       <${Swatch} tone=${line.tone} /><span class="name">${line.label}</span><output data-key=${keyOf(line)}></output></button>`)}<span class="at"></span></div>
     <${Problem} error=${error} />
     <div class="plot" ref=${box} tabindex="0" role="slider" aria-label=${drawn.title} aria-valuemin="0" aria-valuemax="100" aria-valuenow="0"
       aria-valuetext=${caption} onKeyDown=${plot.press} onBlur=${plot.leave}></div>
-    <figcaption class="caption">${caption}</figcaption>
-    ${isTable && data && html`<${PointTable} drawn=${drawn} data=${data} view=${view} />`}
+    <figcaption class="caption">${caption} ${drawn.about}</figcaption>
+    ${isTable && data && html`<${PointTable} drawn=${drawn} data=${data} view=${view} isWhole=${csv !== false} />`}
   </figure>`;
 }
 
 /** The colour and dashes of a line. @param {{tone: number}} props */
 export const Swatch = ({ tone }) => html`<svg class="swatch tone-${tone % 8}" viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" y1="4" y2="4" stroke-dasharray=${dashesOf(tone).join(" ") || undefined} /></svg>`;
 
-/** @param {{drawn: Drawn, data: Map<string, Points>, view: View}} props */
-function PointTable({ drawn, data, view }) {
-  const rows = drawn.lines.flatMap((line) => {
-    const points = data.get(keyOf(line));
-    return points ? points.x.map((x, index) => ({ x, line, mean: points.mean[index], low: points.low?.[index], high: points.high?.[index] })) : [];
-  });
-  rows.sort((a, b) => b.x - a.x);
+/** @param {{drawn: Drawn, data: Map<string, Points>, view: View, isWhole: boolean}} props */
+function PointTable({ drawn, data, view, isWhole }) {
+  const rows = rowsOf(drawn.lines, data);
   const text = (/** @type {any} */ value) => (value === null ? "not finite" : inUnit(value, drawn.unit));
   const hasBand = rows.some((row) => row.low !== undefined);
   return html`<div class="points" tabindex="0" role="region" aria-label="${drawn.title}, points"><table>
     <thead><tr><th scope="col">${view.axis}</th><th scope="col">line</th><th scope="col" class="number">value</th>${hasBand && html`<th scope="col" class="number">least</th><th scope="col" class="number">greatest</th>`}</tr></thead>
-    <tbody>${rows.slice(0, MOST_ROWS).map((row) => html`<tr><td>${onAxis(row.x, view.axis)}</td><td>${row.line.label}</td><td class="number">${text(row.mean)}</td>${hasBand && html`<td class="number">${row.low === undefined ? "" : text(row.low)}</td><td class="number">${row.high === undefined ? "" : text(row.high)}</td>`}</tr>`)}</tbody>
-  </table>${rows.length > MOST_ROWS && html`<p>The last ${MOST_ROWS} of ${rows.length.toLocaleString("en-US")} points in view; the CSV file has every record.</p>`}</div>`;
+    <tbody>${rows.slice(0, MOST_ROWS).map((row) => html`<tr><td>${onAxis(row.x, view.axis)}</td><td>${row.label}</td><td class="number">${text(row.mean)}</td>${hasBand && html`<td class="number">${row.low === undefined ? "" : text(row.low)}</td><td class="number">${row.high === undefined ? "" : text(row.high)}</td>`}</tr>`)}</tbody>
+  </table>${rows.length > MOST_ROWS && html`<p>The last ${MOST_ROWS} of ${rows.length.toLocaleString("en-US")} points in view; the CSV file has ${isWhole ? "every record" : "all of them"}.</p>`}</div>`;
 }
+
+/** Columns of the points of a chart. @param {View} view */
+const columnsOf = (view) => [["x", view.axis], ["label", "line"], ["mean", "value"], ["low", "least"], ["high", "greatest"]].map(([key, title]) => ({ title, value: (/** @type {any} */ row) => (row[key] === null ? "not finite" : row[key]) }));
 
 /** The width of a box, and whether it is in or near the window. @param {{current: HTMLElement | null}} box */
 function useBox(box) {
@@ -374,6 +378,7 @@ const onTick = (x, axis) => (axis === "seconds" ? inTick(x, "seconds") : x >= 1e
 /** @param {number} y @param {string | null} unit */
 function inTick(y, unit) {
   if (unit === "bytes") return bytes(y);
+  if (unit === "share") return `${Number((100 * y).toPrecision(4))} %`;
   if (unit === "seconds" && y >= 60) return y >= 3600 ? `${Number((y / 3600).toPrecision(3))} h` : `${Number((y / 60).toPrecision(3))} min`;
   return Math.abs(y) >= 1e4 ? compact(y) : String(Number(y.toPrecision(4)));
 }

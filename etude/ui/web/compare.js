@@ -3,11 +3,12 @@
 import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
 import { get, listen, sizesOf } from "./api.js";
 import { Chart, Swatch } from "./chart.js";
-import { NOTHING, number, seriesTitle, setting } from "./format.js";
+import { NOTHING, number, plural, seriesTitle, setting } from "./format.js";
 import { Empty, Loading, Problem, useAnswer } from "./parts.js";
 import { change, link, listOf, toggled } from "./route.js";
 import { ViewTools, readView } from "./view.js";
 
+const FIRST = 8; // keys that are shown before one asks for all, so that the curves stay near
 const MOST_LIVE = 50; // runs that are listened to at once
 
 /** @param {any} props */
@@ -59,12 +60,13 @@ function Curves({ ids, names, query, theme }) {
       drawn=${{ title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log" || (view.isLog && /loss|norm/.test(chart.name)), lines: ids.map((run, tone) => ({ run, name: chart.name, label: names[tone], tone, id: run, isRun: true })) }} />`)}</div>`;
 }
 
-/** A chart for each series that any of the runs has; validation comes first. @param {any[]} charts */
+/** A chart for each series that any of the runs has: the losses, then what else validation says; what but one run has comes last. @param {any[]} charts */
 function together(charts) {
   const found = new Map();
   for (const chart of charts)
-    for (const name of chart.series ?? []) if (!found.has(name)) found.set(name, { ...chart, name, title: titleOf(chart, name) });
-  const order = (/** @type {any} */ chart) => (chart.name === "validation/loss" ? 0 : chart.name.startsWith("validation/") ? 1 : chart.name === "train/loss" ? 2 : 3);
+    for (const name of chart.series ?? []) found.set(name, { ...chart, name, title: titleOf(chart, name), runs: (found.get(name)?.runs ?? 0) + 1 });
+  const kinds = ["validation/loss", "train/loss"];
+  const order = (/** @type {any} */ chart) => (chart.runs < 2 ? 4 : kinds.includes(chart.name) ? kinds.indexOf(chart.name) : chart.name.startsWith("validation/") ? 2 : 3);
   return [...found.values()].sort((a, b) => order(a) - order(b));
 }
 
@@ -75,12 +77,14 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** @param {{recipe: Record<string, any[]>, changes: any, names: string[], ids: string[]}} props */
 function Recipes({ recipe, changes, names, ids }) {
-  const rows = Object.entries(recipe);
+  const [isAll, setAll] = useState(false);
+  const all = Object.entries(recipe), rows = isAll || all.length <= FIRST + 2 ? all : all.slice(0, FIRST);
   const changed = (changes ?? []).some((/** @type {any[]} */ each) => each?.length);
   return html`<section><h2>What differs in the recipes</h2>${rows.length || changed ? html`<div class="scroll" tabindex="0" role="region" aria-label="differences of the recipes"><table class="grown">
     <thead><tr><th scope="col">key</th>${names.map((name, tone) => html`<th key=${ids[tone]} scope="col"><${Swatch} tone=${tone} /> <a href=${link(["run", ids[tone]])}>${name}</a></th>`)}</tr></thead>
     <tbody>${rows.map(([key, values]) => html`<tr key=${key}><td><code>${key}</code></td>${values.map((each, index) => html`<td key=${index}>${each === null ? NOTHING : setting(each)}</td>`)}</tr>`)}
-      ${changed && html`<tr><td>changed during the run</td>${changes.map((/** @type {any} */ each, /** @type {number} */ index) => html`<td key=${index}>${each?.length ? (typeof each === "string" ? each : each.map(changeText).join("; ")) : NOTHING}</td>`)}</tr>`}</tbody></table></div>`
+      ${changed && html`<tr><td>changed during the run</td>${changes.map((/** @type {any} */ each, /** @type {number} */ index) => html`<td key=${index}>${each?.length ? (typeof each === "string" ? each : each.map(changeText).join("; ")) : NOTHING}</td>`)}</tr>`}</tbody></table></div>
+      ${rows.length < all.length && html`<button class="quiet" onClick=${() => setAll(true)}>Show all ${plural(all.length, "key")}</button>`}`
     : html`<${Empty}>Nothing.<//>`}</section>`;
 }
 

@@ -3,12 +3,13 @@
 import { html, useState } from "./vendor/preact.js";
 import { number, plural, setting, short, signed } from "./format.js";
 import { State } from "./parts.js";
+import { link } from "./route.js";
 
 const ORDER = ["error", "warning", "info"];
 const FIRST = 5; // findings that are shown before one asks for all, so that the charts stay near
 
-/** @param {{findings: any[], chosen: string | undefined, onChoose: (index: number | null) => void}} props */
-export function Findings({ findings, chosen, onChoose }) {
+/** @param {{findings: any[], chosen: string | undefined, onChoose: (index: number | null) => void, from: string | null}} props `from`: the run that a new one may begin with */
+export function Findings({ findings, chosen, onChoose, from }) {
   const order = findings.map((finding, index) => ({ finding, index })).sort((a, b) => ORDER.indexOf(a.finding.severity) - ORDER.indexOf(b.finding.severity));
   const [isAll, setAll] = useState(false);
   const shown = isAll ? order : order.filter(({ index }, place) => place < FIRST || chosen === String(index));
@@ -16,7 +17,8 @@ export function Findings({ findings, chosen, onChoose }) {
     if (event.currentTarget.open !== (chosen === String(index))) onChoose(event.currentTarget.open ? index : null);
   }}>
     <summary><${State} name=${finding.severity} text=${finding.severity === "info" ? "note" : finding.severity} /><strong>${finding.what}</strong><span class="muted">${finding.where ?? `step ${number(finding.step)}`}</span></summary>
-    <dl>${factsOf(finding).map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
+    <dl>${factsOf(finding).map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}
+      ${from !== null && Object.keys(finding.changes ?? {}).length > 0 && html`<div><dt></dt><dd><a class="button" href=${link(["new"], { from, finding: index })}>New run with this change</a></dd></div>`}</dl>
   </details>`)}${shown.length < order.length && html`<button class="quiet" onClick=${() => setAll(true)}>Show all ${plural(order.length, "finding")}</button>`}</section>`;
 }
 
@@ -59,13 +61,13 @@ export function Scores({ scores }) {
         <td><svg class="dot" role="img" aria-label="${short(at[0])}, from ${short(at[1])} to ${short(at[2])}"><line x1=${x(at[1])} x2=${x(at[2])} y1="8" y2="8" /><circle cx=${x(at[0])} cy="8" r="4" class=${name === "after" ? "own" : ""} /></svg></td>
         <td class="number">${short(at[0])}</td><td class="number">${each.gains?.[name] ? signed(each.gains[name][0]) : ""}</td></tr>`)}</tbody></table>
       ${(each.notes ?? []).map((/** @type {string} */ note) => html`<p key=${note} class="small muted">${note}</p>`)}
-      <${Labels} score=${each} />
+      <${Capabilities} score=${each} />
     </section>`;
   });
 }
 
 /** @param {{score: any}} props */
-function Labels({ score }) {
+function Capabilities({ score }) {
   const rows = Object.entries(score.capabilities ?? {});
   if (!rows.length) return null;
   const systems = Object.keys(score.systems);
@@ -81,6 +83,16 @@ export function Confusion({ confusion }) {
   const share = (/** @type {number} */ row, /** @type {number} */ column) => counts[row][column] / (rows[row] || 1);
   return html`<section><h2>Confusions</h2><div class="scroll" tabindex="0" role="region" aria-label="confusion matrix"><table class="matrix">
     <caption class="muted">Rows are the labels, columns what the run said${labels.length < of ? `; the ${labels.length} of ${number(of)} labels with the most rows` : ""}.</caption>
-    <thead><tr><th scope="col"><span class="unseen">label</span></th>${labels.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}<th scope="col" class="number">found</th></tr></thead>
+    <thead><tr><th scope="col"><span class="unseen">label</span></th>${labels.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}<th scope="col" class="number">recall</th></tr></thead>
     <tbody>${labels.map((name, row) => html`<tr key=${name}><th scope="row">${name}</th>${counts[row].map((count, column) => html`<td key=${column} class="number heat-${Math.min(Math.floor(share(row, column) * 8), 7)}">${number(count)}</td>`)}<td class="number">${(100 * share(row, row)).toFixed(0)} %</td></tr>`)}</tbody></table></div></section>`;
+}
+
+/** Scores of each label in an evaluation. @param {{labels: {step: number, names: string[], scores: Record<string, (number | null)[]>, of: number} | null}} props */
+export function Labels({ labels }) {
+  if (!labels) return null;
+  const { names, scores, step, of } = labels;
+  return html`<section><h2>By label</h2><div class="scroll" tabindex="0" role="region" aria-label="scores by label"><table>
+    <caption class="muted">In validation at step ${number(step)}${names.length < of ? `; the first ${names.length} of ${number(of)} labels` : ""}</caption>
+    <thead><tr><th scope="col">label</th>${Object.keys(scores).map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}</tr></thead>
+    <tbody>${names.map((name, row) => html`<tr key=${name}><th scope="row">${name}</th>${Object.entries(scores).map(([figure, values]) => html`<td key=${figure} class="number">${short(values[row])}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }

@@ -4,27 +4,49 @@ import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { get, post } from "./api.js";
 import { Rows } from "./data.js";
 import { duration, number, setting, size } from "./format.js";
-import { Icon, Loading, Problem, useAnswer } from "./parts.js";
+import { Icon, Loading, Problem, useAnswer, useReading } from "./parts.js";
 import { change, go, link } from "./route.js";
 
 const AFTER_TYPING = 400, BEFORE_ESTIMATE = 1200; // milliseconds of stillness
 const LOOK_EVERY = 1000; // milliseconds between looks at a run that starts
 const MOST_SENT = 1_000_000; // bytes of recipe and rows in a question
+const USUAL = new Set(["name", "seed", "model.from", "tokenizer.from", "adapter.rank", "data.train.path", "tasks.objective", "tasks.ratio", "train.objective", "train.epochs", "train.steps", "train.seq_len", "train.global_batch_size", "optim.learning_rate", "optim.weight_decay", "schedule.kind", "schedule.warmup_steps", "evaluate.every_steps", "evaluate.metric", "evaluate.patience"]);
 const FIRST = ["", "data.train", "train", "optim"]; // sections that are open
 
 /** @param {{query: Record<string, string>}} props */
 export function NewRun({ query }) {
   const schema = useAnswer("/api/schema");
-  const source = useAnswer(query.from ? `/api/runs/${encodeURIComponent(query.from)}/recipe` : null);
-  const first = query.from ? source.value?.toml : schema.value?.example;
-  if (schema.error || source.error) return html`<${Problem} error=${schema.error ?? source.error} again=${schema.again} />`;
-  if (!schema.value || first === undefined) return html`<${Loading} text="Reading the schema" />`;
-  return html`<h1>New run</h1><${Form} sections=${schema.value.sections} first=${first} query=${query} />`;
+  const source = useReading(query.from ? `${query.from} ${query.finding ?? ""}` : null, (signal) => beginning(query, signal));
+  const first = query.from ? source.value : schema.value && { toml: schema.value.example };
+  const draft = `etude-draft ${query.from ?? ""} ${query.finding ?? ""}`;
+  if (schema.error || source.error) return html`<${Problem} error=${schema.error ?? source.error} again=${schema.error ? schema.again : source.again} />`;
+  if (!schema.value || !first) return html`<${Loading} text="Reading the recipe" />`;
+  return html`<h1>New run</h1>
+    ${query.from && html`<p class="line">From the recipe of <a href=${link(["run", query.from])}>${first.name}</a>${first.changes?.length ? html`<span>with ${first.changes.map((/** @type {any} */ [key, value]) => html`<code key=${key}>${key} = ${setting(value)}</code> `)}</span>` : ""}</p>`}
+    <${Form} key=${draft} sections=${schema.value.sections} first=${first.toml} draft=${draft} query=${query} />`;
 }
 
-/** @param {{sections: any[], first: string, query: Record<string, string>}} props */
-function Form({ sections, first, query }) {
-  const [toml, setToml] = useState(first);
+/** The recipe of a run to begin with, with the changes that one of its findings proposes. @param {Record<string, string>} query @param {AbortSignal} signal */
+async function beginning({ from, finding }, signal) {
+  const path = `/api/runs/${encodeURIComponent(from)}`;
+  const [recipe, run] = await Promise.all([get(`${path}/recipe`, signal), get(path, signal)]);
+  const changes = finding === undefined ? {} : run.findings?.[Number(finding)]?.changes ?? {};
+  const name = run.name.replace(/-[0-9a-f]{6}$/, "");
+  if (!Object.keys(changes).length) return { toml: recipe.next, name: run.name, changes: [] };
+  const { toml } = await post("/api/check", { toml: recipe.next, changes: { ...changes, name: nextName(name) } }, signal);
+  return { toml: toml ?? recipe.next, name: run.name, changes: Object.entries(changes) };
+}
+
+/** The name of the next version, as `etude improve` gives it. @param {string} name */
+function nextName(name) {
+  const [, base, number] = name.match(/^(.*)-v(\d{1,6})$/) ?? ["", name, "1"];
+  return `${base.slice(0, 60 - number.length)}-v${Number(number) + 1}`;
+}
+
+/** @param {{sections: any[], first: string, draft: string, query: Record<string, string>}} props `draft`: the name under which the browser keeps what was typed until its window is closed */
+function Form({ sections, first, draft, query }) {
+  const [toml, setToml] = useState(() => kept(draft) ?? first);
+  useEffect(() => keep(draft, toml === first ? null : toml), [toml]);
   const { checked, error, edit } = useCheck(toml, setToml);
   const problems = checked?.problems ?? [];
   const byKey = useMemo(() => new Map(problems.filter((/** @type {any} */ each) => each.key).map((/** @type {any} */ each) => [each.key, each])), [problems]);
@@ -32,12 +54,13 @@ function Form({ sections, first, query }) {
   const shown = grouped(sections).map((section) => ({ ...section, keys: section.keys.filter((/** @type {any} */ each) => `${each.key} ${each.why}`.toLowerCase().includes(words)) })).filter((section) => section.keys.length);
   return html`<div class="tools"><input type="search" placeholder="Find a key" aria-label="find a key" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} />
       <span class="muted" role="status">${!checked ? "checking …" : problems.length ? `${problems.length} to mend` : "no problem found"}</span>
-      <span class="grow"></span><${Start} toml=${toml} problems=${problems} isChecked=${checked !== null} /></div>
+      ${toml !== first && html`<button class="quiet" onClick=${() => setToml(first)}>Undo all changes</button>`}
+      <span class="grow"></span><${Start} draft=${draft} toml=${toml} problems=${problems} isChecked=${checked !== null} /></div>
     <div class="split fresh"><form class="stack" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()} aria-label="recipe">
       ${shown.map((section) => html`<details key=${section.name} class="section" open=${words !== "" || FIRST.includes(section.name) || undefined}>
         <summary><h2>${section.name || "the run"}</h2><span class="muted">${section.why}</span></summary>
-        ${section.is_list || section.is_named ? html`<${Entries} section=${section} checked=${checked} byKey=${byKey} edit=${edit} />`
-          : section.keys.map((/** @type {any} */ each) => html`<${Field} key=${each.key} place=${each.key} field=${each} given=${checked?.given?.[each.key]} value=${checked?.values?.[each.key]} problem=${byKey.get(each.key)} onValue=${(/** @type {any} */ value) => edit({ [each.key]: value })} />`)}</details>`)}
+        ${section.is_list || section.is_named ? html`<${Entries} section=${section} checked=${checked} byKey=${byKey} edit=${edit} isAll=${words !== ""} />`
+          : html`<${Fields} start="" entry="" section=${section} checked=${checked} byKey=${byKey} edit=${edit} isAll=${words !== ""} />`}</details>`)}
     </form>
     <aside class="stack"><${Problem} error=${error} />
       <${Problems} problems=${problems} />
@@ -46,6 +69,23 @@ function Form({ sections, first, query }) {
       <section><h2>TOML</h2><textarea rows="20" spellcheck="false" aria-label="the recipe as TOML" value=${toml} onInput=${(/** @type {any} */ event) => setToml(event.target.value)}></textarea></section>
       <${Preview} toml=${toml} isSound=${checked !== null && !problems.length} />
     </aside></div>`;
+}
+
+/** What was typed under a name, if it was kept. @param {string} name */
+function kept(name) {
+  try {
+    return sessionStorage.getItem(name);
+  } catch {
+    return null; // a browser that keeps nothing
+  }
+}
+
+/** Keep a text until the window is closed, or no longer. @param {string} name @param {string | null} text */
+function keep(name, text) {
+  try {
+    if (text === null) sessionStorage.removeItem(name);
+    else sessionStorage.setItem(name, text);
+  } catch { /* a browser that keeps nothing loses it on leaving */ }
 }
 
 /** Sections, in which those of a list or by name hold the keys of the sections within them. @param {any[]} sections */
@@ -58,8 +98,24 @@ function grouped(sections) {
   }));
 }
 
-/** The entries of a list, or the sections by name, and how one is added. @param {{section: any, checked: any, byKey: Map<string, any>, edit: (changes: Record<string, any>) => void}} props */
-function Entries({ section, checked, byKey, edit }) {
+/**
+ * The keys of a section: those that are set, have a problem or are usual, and behind a button the others.
+ * @param {{start: string, entry: string, section: any, checked: any, byKey: Map<string, any>, edit: (changes: Record<string, any>) => void, isAll: boolean}} props start, entry: where the section is one of many
+ */
+function Fields({ start, entry, section, checked, byKey, edit, isAll }) {
+  const placed = section.keys.map((/** @type {any} */ field) => {
+    const place = start ? `${start}${entry}${field.key.slice(section.name.length)}` : field.key;
+    return { field, place, given: checked?.given?.[place], problem: byKey.get(place) ?? (entry === "0" ? byKey.get(field.key) : undefined) };
+  });
+  const isNear = (/** @type {any} */ each) => isAll || each.given !== undefined || each.problem || each.field.needed || USUAL.has(each.field.key);
+  const near = placed.filter(isNear), far = placed.filter((/** @type {any} */ each) => !isNear(each));
+  const show = (/** @type {any} */ { field, place, given, problem }) => html`<${Field} key=${place} place=${place} field=${field} given=${given} value=${checked?.values?.[place]} problem=${problem} onValue=${(/** @type {any} */ value) => edit({ [place]: value })} />`;
+  if (near.length === 0 || far.length < 3) return placed.map(show);
+  return html`${near.map(show)}<details class="more"><summary>${far.length} more keys</summary>${far.map(show)}</details>`;
+}
+
+/** The entries of a list, or the sections by name, and how one is added. @param {{section: any, checked: any, byKey: Map<string, any>, edit: (changes: Record<string, any>) => void, isAll: boolean}} props */
+function Entries({ section, checked, byKey, edit, isAll }) {
   const [added, setAdded] = useState(/** @type {string[]} */ ([]));
   const [name, setName] = useState("");
   const start = `${section.name}.`;
@@ -78,10 +134,7 @@ function Entries({ section, checked, byKey, edit }) {
   const titleOf = (/** @type {string} */ entry) => (section.is_list ? `${section.name}, ${Number(entry) + 1}` : start + entry);
   return html`${entries.map((entry) => html`<fieldset key=${entry} class="entry" aria-label=${titleOf(entry)}>
       ${(entries.length > 1 || section.is_named) && html`<div class="line"><h3>${titleOf(entry)}</h3><button class="quiet" aria-label="take out ${titleOf(entry)}" onClick=${() => remove(entry)}>take out</button></div>`}
-      ${section.keys.map((/** @type {any} */ each) => {
-        const key = `${start}${entry}${each.key.slice(section.name.length)}`;
-        return html`<${Field} key=${key} place=${key} field=${each} given=${checked?.given?.[key]} value=${checked?.values?.[key]} problem=${byKey.get(key) ?? (entry === "0" ? byKey.get(each.key) : undefined)} onValue=${(/** @type {any} */ value) => edit({ [key]: value })} />`;
-      })}</fieldset>`)}
+      <${Fields} start=${start} entry=${entry} section=${section} checked=${checked} byKey=${byKey} edit=${edit} isAll=${isAll} /></fieldset>`)}
     <div class="line add">${section.is_named && html`<input aria-label="name of a section of ${section.name}" placeholder="name" value=${name} onInput=${(/** @type {any} */ event) => setName(event.target.value)} />`}
       <button disabled=${!isFree} onClick=${add}>${section.is_list ? `Add one more of ${section.name}` : `Add to ${section.name}`}</button></div>`;
 }
@@ -228,8 +281,8 @@ async function beginningOf(file, most) {
   return { text, isWhole };
 }
 
-/** @param {{toml: string, problems: any[], isChecked: boolean}} props */
-function Start({ toml, problems, isChecked }) {
+/** @param {{toml: string, problems: any[], isChecked: boolean, draft: string}} props */
+function Start({ toml, problems, isChecked, draft }) {
   const [state, setState] = useState({ words: "", error: /** @type {Error | null} */ (null), isAsking: false });
   const gone = useRef(false);
   useEffect(() => () => { gone.current = true; }, []);
@@ -244,6 +297,7 @@ function Start({ toml, problems, isChecked }) {
       }
       if (gone.current) return;
       if (begun.problem) throw new Error(typeof begun.problem === "string" ? begun.problem : begun.problem.text);
+      keep(draft, null);
       go(link(["run", begun.run]));
     } catch (error) {
       setState({ words: "", error: /** @type {Error} */ (error), isAsking: false });

@@ -132,6 +132,18 @@ export function nearest(x, at) {
 }
 
 /**
+ * The points of a chart, one a row, the latest first.
+ * @param {Line[]} lines @param {Map<string, Points>} data
+ */
+export function rowsOf(lines, data) {
+  const rows = lines.flatMap((line) => {
+    const points = data.get(keyOf(line));
+    return points ? points.x.map((x, index) => ({ x, label: line.label, mean: points.mean[index], low: points.low?.[index], high: points.high?.[index] })) : [];
+  });
+  return rows.sort((a, b) => b.x - a.x);
+}
+
+/**
  * What the points of a chart say, in words made of them.
  * @param {Line[]} lines @param {Map<string, Points>} data @param {View} view @param {string | null} unit @param {boolean} isLog
  */

@@ -3,10 +3,10 @@
 import { html } from "./vendor/preact.js";
 import { plural, setting } from "./format.js";
 import { Empty, Loading, Problem, download, useAnswer } from "./parts.js";
-import { change, link } from "./route.js";
+import { change } from "./route.js";
 
-/** @param {{id: string, query: Record<string, string>, run: any, isReadOnly: boolean}} props */
-export function Recipe({ id, query, run, isReadOnly }) {
+/** @param {{id: string, query: Record<string, string>, run: any}} props */
+export function Recipe({ id, query, run }) {
   const against = query.against ?? "default";
   const { value, error, again } = useAnswer(`/api/runs/${encodeURIComponent(id)}/recipe?against=${encodeURIComponent(against)}`);
   const runs = useAnswer("/api/runs").value?.runs ?? [];
@@ -17,8 +17,7 @@ export function Recipe({ id, query, run, isReadOnly }) {
   return html`<div class="tools"><label class="line">differences to <select value=${against} onChange=${(/** @type {any} */ event) => change({ against: event.target.value === "default" ? null : event.target.value })}>
       <option value="default">the defaults</option>${others.map((/** @type {any} */ each) => html`<option key=${each.id} value=${each.id}>${each.name}</option>`)}</select></label>
       <span class="grow"></span>
-      ${value && html`<button onClick=${() => navigator.clipboard?.writeText(value.toml)}>Copy</button><button onClick=${() => download(`${run.name ?? "recipe"}.toml`, value.toml, "application/toml")}>Download</button>`}
-      ${!isReadOnly && html`<a class="button" href=${link(["new"], { from: id })}>New run from it</a>`}</div>
+      ${value && html`<button onClick=${() => navigator.clipboard?.writeText(value.toml)}>Copy</button><button onClick=${() => download(`${run.name ?? "recipe"}.toml`, value.toml, "application/toml")}>Download</button>`}</div>
     <${Problem} error=${error} again=${again} />
     ${!value ? !error && html`<${Loading} text="Reading the recipe" />` : html`<div class="stack">
       ${given.length ? html`<${Differences} rows=${given} other=${other ? other.name : "default"} />` : html`<${Empty}>${other ? "The recipes say the same." : "It is the defaults."}<//>`}

@@ -4,8 +4,8 @@ import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { get, listen, sizesOf } from "./api.js";
 import { Chart } from "./chart.js";
 import { Actions, Ledger } from "./control.js";
-import { NOTHING, duration, metricTitle, number, plural, seriesTitle, short } from "./format.js";
-import { Confusion, Criteria, Findings, Scores } from "./findings.js";
+import { NOTHING, duration, metricTitle, moment, number, plural, seriesTitle, short } from "./format.js";
+import { Confusion, Criteria, Findings, Labels, Scores } from "./findings.js";
 import { Empty, Loading, Problem, State, Tabs, say, useAnswer } from "./parts.js";
 import { change, link, listOf, toggled } from "./route.js";
 import { ViewTools, readView, viewOf } from "./view.js";
@@ -72,7 +72,9 @@ function Head({ run, live, isReadOnly, id, again }) {
     ["time", duration(value(summary, "wall_seconds"))],
   ]);
   return html`<div class="head">
-    <div class="line"><h1>${nameOf(run)}</h1><${State} name=${state} text=${live.isLost ? `${state}, the page is not connected` : state} /></div>
+    <div class="line"><h1>${nameOf(run)}</h1><${State} name=${state} text=${live.isLost ? `${state}, the page is not connected` : state} /><span class="grow"></span>
+      ${run.parent && html`<a class="button" href=${link(["compare"], { runs: `${run.parent},${id}` })}>Compare with its parent</a>`}
+      ${!isReadOnly && html`<a class="button" href=${link(["new"], { from: id })}>New run from this</a>`}</div>
     <p class="line muted">
       <span>step ${number(step)}${steps ? ` of ${number(steps)}` : ""}</span>
       ${left ? html`<span>${run.forecast.words ?? `about ${duration(Math.round(left))} left`}</span>` : ""}
@@ -89,7 +91,7 @@ function Head({ run, live, isReadOnly, id, again }) {
 }
 
 /** @param {any} props */
-function Charts({ run, id, query, feed, theme }) {
+function Charts({ run, id, query, feed, theme, isReadOnly }) {
   const view = useMemo(() => readView(query), [query.axis, query.from, query.to, query.smooth, query.log]);
   const words = (query.q ?? "").toLowerCase();
   const hidden = listOf(query.hide);
@@ -97,14 +99,15 @@ function Charts({ run, id, query, feed, theme }) {
   const onView = (/** @type {any} */ values) => change(values);
   const marks = marksOf(run, usePlaces(run, id, view.axis), query.finding);
   return html`<div class="split"><div>
-    ${run.findings?.length > 0 && html`<${Findings} findings=${run.findings} chosen=${query.finding} onChoose=${(/** @type {any} */ index) => change({ finding: index })} />`}
+    ${run.findings?.length > 0 && html`<${Findings} findings=${run.findings} chosen=${query.finding} onChoose=${(/** @type {any} */ index) => change({ finding: index })} from=${isReadOnly ? null : id} />`}
     <${ViewTools} view=${view} query=${query} />
     ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} isWide=${chart.key === "loss"} drawn=${drawnOf(chart, id, view.isLog)} view=${view} onView=${onView} hidden=${hidden} onHide=${(/** @type {string} */ name) => change({ hide: toggled(hidden, name) })} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
   </div><aside class="stack">
     <${Criteria} criteria=${run.criteria ?? []} />
     <${Scores} scores=${run.scores ?? []} />
     <${Confusion} confusion=${run.confusion} />
-    <${Ledger} controls=${run.controls ?? []} />
+    <${Labels} labels=${run.labels} />
+    <${Ledger} controls=${(run.controls ?? []).filter((/** @type {any} */ each) => each.action !== "finish" || each.step !== run.steps)} />
     <section><h2>Figures</h2><dl class="list">${restOf(run.rows ?? []).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
     ${run.commands?.length > 0 && html`<section><h2>Next</h2>${run.commands.map((/** @type {any} */ each) => html`<pre key=${each}>${typeof each === "string" ? each : each.command ?? each.join?.("  ")}</pre>`)}</section>`}
     ${(run.cut ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="small muted">Not all is shown: ${each}.</p>`)}
@@ -183,11 +186,13 @@ const nameOf = (run) => run.name ?? value(run.summary, "name") ?? "run";
 /** @param {any} chart @param {string} id @param {boolean} isLog */
 function drawnOf(chart, id, isLog) {
   const lines = chart.series.map((/** @type {any} */ name, /** @type {number} */ tone) => ({ run: id, name, tone, id: name, label: chart.labels?.[tone] ?? seriesTitle(name) }));
-  return { title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log" || (isLog && /loss|norm/.test(chart.series.join(" "))), lines };
+  return { title: chart.title, unit: chart.unit ?? null, isLog: chart.scale === "log" || (isLog && /loss|norm/.test(chart.series.join(" "))), lines, about: /^(loss$|metric)/.test(chart.key) ? "" : chart.caption };
 }
 
-/** The charts, those of the figures of labels beside the metric as one. @param {any[]} charts @param {string} metric @returns {any[]} */
+/** The charts: the loss and the metric first, the other figures of labels as one. @param {any[]} charts @param {string} metric @returns {any[]} */
 function together(charts, metric) {
+  const best = charts.findIndex(({ key }) => key === `metric-${metric}`);
+  if (best > 1) charts = [charts[0], charts[best], ...charts.slice(1, best), ...charts.slice(best + 1)];
   const others = charts.filter(({ key }) => OF_LABELS.test(key) && key !== `metric-${metric}`);
   if (others.length < 2) return charts;
   const one = { key: "metrics", title: "Other figures", unit: "", scale: "linear", series: others.flatMap(({ series }) => series), labels: others.map(({ title }) => title.toLowerCase()) };
@@ -201,10 +206,11 @@ function verdictOf(rows) {
   return start < 0 ? [] : rows.slice(start, end < 0 ? undefined : end).map(([, text]) => text);
 }
 
-/** The figures that the head does not show. @param {[string, string][]} rows */
+/** The figures that the head does not show. @param {[string, string][]} rows @returns {[string, string][]} */
 function restOf(rows) {
   const verdict = verdictOf(rows);
-  return rows.filter(([name, text]) => !["run", "status"].includes(name) && !verdict.includes(text) && !DRAWN.test(text));
+  const found = rows.filter(([name, text]) => !["run", "status"].includes(name) && !verdict.includes(text) && !DRAWN.test(text));
+  return /** @type {[string, string][]} */ (found.map(([name, text]) => [name, name === "created" ? moment(text) : text]));
 }
 
 /** The place of a step on the axis that is shown, or null while it is not known. @param {any} run @param {string} id @param {string} axis @returns {(step: number) => number | null} */

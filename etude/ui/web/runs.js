@@ -5,7 +5,7 @@ import { get, isExported, listen } from "./api.js";
 import { NOTHING, duration, metricTitle, moment, number, plural, short, signed } from "./format.js";
 import { Empty, Icon, Loading, Problem, State, say, useMedia, useReading } from "./parts.js";
 import { change, go, link, listOf, toggled } from "./route.js";
-import { LongTable, ordered } from "./table.js";
+import { BY_WORDS, LongTable, offerCsv, ordered } from "./table.js";
 
 const USUAL = ["status", "name", "model", "data", "best", "gap", "step", "speed", "time", "findings", "curve"];
 const NARROW = ["status", "name", "best", "curve"];
@@ -21,34 +21,48 @@ export function Runs({ query, isReadOnly }) {
   const trials = runs.filter((/** @type {any} */ run) => run.sweep).length, isWhole = query.trials !== "0";
   const toggle = (/** @type {string} */ id) => change({ runs: toggled(chosen, id) });
   const pin = (/** @type {string} */ id) => change({ baseline: id === query.baseline ? null : id });
+  const toCompare = link(["compare"], { runs: chosen.join(","), baseline: query.baseline });
   const columns = columnsOf({ baseline, chosen, toggle, pin });
   const names = query.columns ? listOf(query.columns) : isNarrow ? NARROW : USUAL;
   const shown = columns.filter((column) => column.key === "choose" || names.includes(column.key));
   const sort = query.sort ?? "-created";
   const rows = useMemo(() => {
     const words = (query.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    const found = runs.filter((/** @type {any} */ run) => (isWhole || !run.sweep) && words.every((word) => textOf(run).includes(word)));
+    const found = runs.filter((/** @type {any} */ run) => (isWhole || !run.sweep) && (!query.state || run.status === query.state) && (!query.tag || run.tags?.includes(query.tag)) && words.every((word) => textOf(run).includes(word)));
     const order = ordered(found, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"));
     return baseline ? [baseline, ...order.filter((run) => run !== baseline)] : order;
-  }, [runs, query.q, sort, isWhole, baseline]);
+  }, [runs, query.q, query.state, query.tag, sort, isWhole, baseline]);
   if (!value) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} text="Reading the runs" />`;
   const pick = (/** @type {string} */ key) => change({ columns: toggled(names, key) });
   return html`<h1>Runs</h1>
     <${Problem} error=${error} again=${again} />
     <div class="tools">
       <input type="search" placeholder="Name, model, data, tag, state" aria-label="find runs" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && change({ q: null })} />
+      <${Pick} name="state" value=${query.state} values=${runs.map((/** @type {any} */ run) => run.status)} />
+      <${Pick} name="tag" value=${query.tag} values=${runs.flatMap((/** @type {any} */ run) => run.tags ?? [])} />
       <span class="muted" role="status">${rows.length === runs.length ? plural(runs.length, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(runs.length, "run")}`}</span>
       ${trials > 0 && trials < runs.length && html`<label class="line check"><input type="checkbox" checked=${isWhole} onChange=${() => change({ trials: isWhole ? "0" : null })} />with ${plural(trials, "trial")} of sweeps</label>`}
       <span class="grow"></span>
       ${baseline && html`<button class="quiet" onClick=${() => change({ baseline: null })} title="unpin"><${Icon} name="pin" /><span class="pinned">against ${baseline.name}</span> ×</button>`}
       <details class="menu"><summary>Columns</summary><div>${columns.filter((column) => column.key !== "choose").map((column) => html`<label key=${column.key}><input type="checkbox" checked=${names.includes(column.key)} onChange=${() => pick(column.key)} />${column.title}</label>`)}</div></details>
+      ${rows.length > 0 && html`<button onClick=${() => offerCsv("runs.csv", columns.filter(({ key }) => !["choose", "curve", "findings"].includes(key)), rows)} title="all columns of these runs as a file">CSV</button>`}
       ${chosen.length > 0 && html`<button class="quiet" onClick=${() => change({ runs: null })}>Clear</button>`}
-      <a class="button ${chosen.length > 1 ? "main" : ""}" href=${chosen.length > 1 ? link(["compare"], { runs: chosen.join(","), baseline: query.baseline }) : undefined} aria-disabled=${chosen.length > 1 ? undefined : "true"} role=${chosen.length > 1 ? undefined : "link"}>Compare${chosen.length ? ` ${chosen.length}` : ""}</a>
+      <a class="button ${chosen.length > 1 ? "main" : ""}" href=${chosen.length > 1 ? toCompare : undefined} aria-disabled=${chosen.length > 1 ? undefined : "true"} role=${chosen.length > 1 ? undefined : "link"}>Compare${chosen.length ? ` ${chosen.length}` : ""}</a>
     </div>
     ${runs.length ? html`<${LongTable} label="runs" columns=${shown} rows=${rows} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} chosen=${chosen}
-      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id) }} />` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
-    ${runs.length > 0 && !rows.length && html`<${Empty}>No run has all these words.<//>`}
+      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id), c: () => chosen.length > 1 && go(toCompare) }} />` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
+    ${runs.length > 0 && !rows.length && html`<${Empty}>No run is like that. <button class="quiet" onClick=${() => change({ q: null, state: null, tag: null })}>Show all</button><//>`}
     <div class="stack below"><${Sweeps} sweeps=${value.sweeps ?? []} /><${Damaged} damaged=${value.damaged ?? []} /></div>`;
+}
+
+/** A choice among what the runs have, with their counts; nothing where all have the same. @param {{name: string, value: string | undefined, values: string[]}} props */
+function Pick({ name, value, values }) {
+  const counts = new Map();
+  for (const each of values) counts.set(each, (counts.get(each) ?? 0) + 1);
+  if (value) counts.set(value, counts.get(value) ?? 0);
+  if (!counts.size || (name === "state" && counts.size === 1 && !value)) return null;
+  return html`<select aria-label=${name} value=${value ?? ""} onChange=${(/** @type {any} */ event) => change({ [name]: event.target.value || null })}>
+    <option value="">any ${name}</option>${[...counts].sort(([a], [b]) => BY_WORDS.compare(a, b)).map(([each, count]) => html`<option key=${each} value=${each}>${each} (${number(count)})</option>`)}</select>`;
 }
 
 /** @param {{isReadOnly: boolean}} props */
@@ -91,26 +105,26 @@ function useRuns() {
 /** @param {{baseline: any, chosen: string[], toggle: (id: string) => void, pin: (id: string) => void}} given @returns {import("./table.js").Column[]} */
 function columnsOf({ baseline, chosen, toggle, pin }) {
   const delta = (/** @type {any} */ run, /** @type {string} */ key) => baseline && baseline.id !== run.id && isNumber(run[key]) && isNumber(baseline[key]) && (key !== "best_value" || run.metric === baseline.metric)
-    ? html`<span class="delta">${signed(run[key] - baseline[key])}</span>` : "";
-  const figure = (/** @type {string} */ key) => (/** @type {any} */ run) => html`${short(run[key], 4)}${delta(run, key)}`;
+    ? html`<span class="delta">${deltaText(run[key] - baseline[key], key)}</span>` : "";
+  const figure = (/** @type {string} */ key, text = (/** @type {any} */ value) => short(value, 4)) => (/** @type {any} */ run) => html`${text(run[key])}${delta(run, key)}`;
   return [
     { key: "choose", title: "", value: () => null, cell: (run) => html`<input type="checkbox" aria-label="choose ${run.name}" checked=${chosen.includes(run.id)} onChange=${() => toggle(run.id)} />` },
     { key: "status", title: "State", value: (run) => run.status, cell: (run) => html`<${State} name=${run.status} text=${run.ended_early ? `${run.status} early` : run.status} />` },
     { key: "name", title: "Name", value: (run) => run.name, cell: (run) => html`<span class="name"><a href=${link(["run", run.id])} title=${run.name}>${run.name}</a><button class="quiet" aria-pressed=${baseline?.id === run.id} aria-label="pin ${run.name} as the baseline" onClick=${() => pin(run.id)}><${Icon} name="pin" /></button></span>` },
-    { key: "model", title: "Model", value: (run) => run.model },
+    { key: "model", title: "Model", value: (run) => run.model, cell: (run) => (run.pending ? html`<span class="muted">is being read …</span>` : run.model) },
     { key: "data", title: "Data", value: (run) => run.data },
     { key: "objective", title: "Kind", value: (run) => run.objective },
     { key: "metric", title: "Metric", value: (run) => run.metric && metricTitle(run.metric) },
-    { key: "best", title: "Best", numeric: true, least: true, value: (run) => run.best_value, cell: figure("best_value") },
+    { key: "best", title: "Best", numeric: true, least: true, value: (run) => run.best_value, cell: (run) => html`${run.metric && run.metric !== "loss" && isNumber(run.best_value) ? html`<span class="muted">${metricTitle(run.metric)}</span> ` : ""}${figure("best_value")(run)}` },
     { key: "best_step", title: "Best at", numeric: true, value: (run) => run.best_step, cell: (run) => number(run.best_step) },
     { key: "loss", title: "Loss", numeric: true, least: true, value: (run) => run.last_loss, cell: figure("last_loss") },
     { key: "gap", title: "Gap", numeric: true, least: true, value: (run) => run.gap, cell: figure("gap") },
     { key: "step", title: "Step", numeric: true, value: (run) => run.step, cell: (run) => html`<span class="step"><span>${number(run.step)}${run.steps ? html` <span class="muted">of ${number(run.steps)}</span>` : ""}</span>${run.steps && run.status === "running" ? html`<progress max=${run.steps} value=${run.step ?? 0} aria-label="progress of ${run.name}"></progress>` : ""}</span>` },
-    { key: "speed", title: "Tokens/s", numeric: true, value: (run) => run.tokens_per_second, cell: (run) => (isNumber(run.tokens_per_second) ? number(Math.round(run.tokens_per_second)) : NOTHING) },
-    { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: (run) => duration(run.wall_seconds) },
+    { key: "speed", title: "Tokens/s", numeric: true, value: (run) => run.tokens_per_second, cell: figure("tokens_per_second", whole) },
+    { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: figure("wall_seconds", duration) },
     { key: "findings", title: "Findings", value: (run) => weigh(run.findings), cell: (run) => (run.step === null || run.step === undefined ? NOTHING : html`<${Findings} counts=${run.findings} />`) },
     { key: "curve", title: "Curve", value: () => null, cell: (run) => html`<${Spark} values=${run.sparkline ?? []} label="curve of ${run.name}" />` },
-    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", ") },
+    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", "), cell: (run) => html`<span class="line tags">${(run.tags ?? []).map((/** @type {string} */ tag) => html`<button key=${tag} class="tag" title="runs with this tag" onClick=${() => change({ tag })}>${tag}</button>`)}</span>` },
     { key: "created", title: "Created", value: (run) => run.created, cell: (run) => moment(run.created) },
     { key: "folder", title: "Folder", value: (run) => run.folder },
   ];
@@ -132,6 +146,13 @@ export function Spark({ values, label }) {
   return html`<svg class="spark" viewBox="0 0 96 24" preserveAspectRatio="none" role="img" aria-label=${label}><path d=${path} /></svg>`;
 }
 
+/** A figure less that of the baseline, in the unit of its column. @param {number} value @param {string} key */
+function deltaText(value, key) {
+  if (key === "wall_seconds") return `${value < 0 ? "−" : "+"}${duration(Math.abs(value))}`;
+  return key === "tokens_per_second" ? signed(Math.round(value), 4) : signed(value);
+}
+/** @param {any} value */
+const whole = (value) => (isNumber(value) ? number(Math.round(value)) : NOTHING);
 /** @param {any} counts */
 const weigh = (counts) => (counts ? (counts.error ?? 0) * 1e6 + (counts.warning ?? 0) * 1e3 + (counts.info ?? 0) : 0);
 /** @param {any} value @returns {value is number} */

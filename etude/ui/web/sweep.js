@@ -6,7 +6,7 @@ import { MANY, Parallel, Scatter } from "./drawings.js";
 import { Empty, Icon, Loading, Problem, State, lookOf, useAnswer } from "./parts.js";
 import { prose } from "./prose.js";
 import { change, link } from "./route.js";
-import { BY_WORDS, LongTable, ordered } from "./table.js";
+import { BY_WORDS, LongTable, offerCsv, ordered } from "./table.js";
 
 const GLYPHS = /** @type {Record<string, string>} */ ({ finished: "✓", failed: "×", left: "○", running: "▸", paused: "‖", stopped: "▪", warning: "!" }); // where icons would be too many
 /** @typedef {{name: string, run: string | null, state: string, tier: string, model: string, values: Record<string, any>, value: number | null, cost: number | null, isFront: boolean}} Trial */
@@ -27,26 +27,29 @@ function Found({ value, query }) {
   const isLess = value.lower_is_better !== false;
   const metric = metricTitle(value.metric ?? "metric");
   const { brush = "", sort, x, y } = query;
-  const before = useMemo(() => html`<${Advice} value=${value} /><${Matrix} trials=${trials} metric=${metric} />`, [value]);
+  const before = useMemo(() => html`<${Advice} value=${value} trials=${trials} /><${Matrix} trials=${trials} metric=${metric} />`, [value]);
   const knobs = useMemo(() => html`<${Knobs} trials=${trials} keys=${keys} x=${x} y=${y} isLess=${isLess} metric=${metric} heat=${value.heat} />`, [value, x, y]);
   const threads = useMemo(() => html`<section><h2>By the knobs</h2><${Parallel} trials=${trials} keys=${keys} metric=${metric} isLess=${isLess} brush=${brush} onBrush=${(/** @type {string} */ brush) => change({ brush })} /></section>`, [value, brush]);
   const after = useMemo(() => html`<section><h2>Against cost</h2><${Scatter} trials=${trials} metric=${metric} isLess=${isLess} /></section><${Documents} documents=${value.documents ?? []} />`, [value]);
   const table = useMemo(() => html`<${Trials} trials=${trials} keys=${keys} sort=${sort ?? (isLess ? "value" : "-value")} metric=${metric} isLess=${isLess} />`, [value, sort]);
+  const isBegun = trials.some((/** @type {Trial} */ trial) => trial.value !== null);
   return html`<h1>${value.name}</h1>
     <p class="muted">${plural(trials.length, "trial")}: ${countText(trials)}${value.eta_seconds >= 1 ? `; ${value.left?.words || `about ${duration(Math.round(value.eta_seconds))} left`}` : ""}</p>
-    <div class="stack">${before}${knobs}${threads}${after}${table}</div>`;
+    <div class="stack">${before}${isBegun ? [knobs, threads, after] : html`<${Empty}>What the knobs do and what they cost is drawn with the first value of a trial.<//>`}${table}</div>`;
 }
 
-/** @param {{value: any}} props */
-function Advice({ value }) {
+/** @param {{value: any, trials: Trial[]}} props */
+function Advice({ value, trials }) {
   const advice = value.recommendations ?? [], standings = Object.entries(value.standing ?? {}).filter(([, each]) => each?.best);
   if (!advice.length && !standings.length) return null;
+  const runs = new Map(trials.map(({ name, run }) => [name, run]));
+  const named = (/** @type {string} */ name) => (runs.get(name) ? html`<a href=${link(["run", runs.get(name) ?? ""])}>${name}</a>` : name);
   return html`<section><h2>What it found</h2>
-    ${value.best && html`<p class="lead">The best is ${value.best}.</p>`}
+    ${value.best && html`<p class="lead">The best is ${named(value.best)}.</p>`}
     ${value.same_validation_rows === false && html`<p class="warn">The models were not measured on the same validation rows, so they are not held against each other.</p>`}
-    ${standings.length > 0 && html`<dl class="list">${standings.map(([model, each]) => html`<div key=${model}><dt>${model}</dt><dd><strong>${each.best}</strong>${each.not_distinguishable?.length ? `, and not told apart from it: ${each.not_distinguishable.join(", ")}` : ""}</dd></div>`)}</dl>`}
+    ${standings.length > 0 && html`<dl class="list">${standings.map(([model, each]) => html`<div key=${model}><dt>${model}</dt><dd><strong>${named(each.best)}</strong>${each.not_distinguishable?.length ? `, and not told apart from it: ${each.not_distinguishable.join(", ")}` : ""}</dd></div>`)}</dl>`}
     ${advice.length > 0 && html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
-      <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${each.trial}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}</section>`;
+      <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${named(each.trial)}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}</section>`;
 }
 
 /** The sections of the report of the sweep. @param {{documents: any[]}} props */
@@ -110,7 +113,7 @@ function Trials({ trials, keys, sort, metric, isLess }) {
     ...keys.map((key) => ({ key, title: key.split(".").pop() ?? key, numeric: trials.every((trial) => ["number", "undefined"].includes(typeof trial.values[key])), least: true, value: (/** @type {any} */ trial) => trial.values[key], cell: (/** @type {any} */ trial) => (key in trial.values ? setting(trial.values[key]) : NOTHING) })),
   ];
   if (!rows.length) return html`<${Empty}>The sweep has no trials yet.<//>`;
-  return html`<section><h2>All trials</h2><${LongTable} label="trials" columns=${columns} rows=${ordered(rows, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"))} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} /></section>`;
+  return html`<section><div class="line"><h2>All trials</h2><button class="quiet" onClick=${() => offerCsv("trials.csv", columns, rows)} aria-label="all trials as CSV">CSV</button></div><${LongTable} label="trials" columns=${columns} rows=${ordered(rows, columns.find((column) => column.key === sort.replace(/^-/, "")), sort.startsWith("-"))} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} /></section>`;
 }
 
 /** @param {any} each @param {Set<string>} front @returns {Trial} */

@@ -1,6 +1,7 @@
 // @ts-check
 // A table of any length, of which only the rows in view exist.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
+import { download } from "./parts.js";
 
 const HEIGHT = 41; // pixels of a row with its line, as parts.css has it
 const MORE = 8; // rows beyond the window, so that scrolling shows no gap
@@ -76,6 +77,20 @@ export function LongTable({ label, columns, rows, sort, onSort, chosen = [], key
         })}</tr>`)}
         ${space(rows.length - first - shown.length, "below")}</tbody>
     </table></div>`;
+}
+
+/** Offer columns of rows as a file, with their values as they are. @param {string} name @param {{title: string, value: (row: any) => any}[]} columns @param {any[]} rows */
+export function offerCsv(name, columns, rows) {
+  const lines = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => value(row)))];
+  download(name, lines.map((cells) => `${cells.map(cellOf).join(",")}\n`).join(""), "text/csv");
+}
+
+/** A cell of a CSV file. A text that a spreadsheet would take for a formula gets a quote before it. @param {any} value */
+function cellOf(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "string") return String(value);
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 /** @param {Column} column @param {string} by @param {boolean} isDown */

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +95,11 @@ def test_two_runs_stand_side_by_side_with_what_differs(
         assert "optim.learning_rate" in window.text("table:has-text('0.0003')")
         window.wait("[data-chart='Training loss'] canvas")
         assert window.page.locator("[data-chart='Training loss'] .legend button").count() == 2
+        window.page.get_by_role("button", name="Training loss as table").click()
+        window.wait(".points tbody tr")
+        window.page.reload()  # the address holds it
+        window.wait(".points tbody tr")
+        with window.page.expect_download() as found:
+            window.page.get_by_role("button", name="Training loss as CSV").click()
+        lines = Path(found.value.path()).read_text().splitlines()
+        assert lines[0] == "step,line,value,least,greatest" and len(lines) == 61

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import shutil
+import tomllib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_a_live_run_grows_without_reload_and_a_zoom_survives(tmp_path: Path, loo
     writer.close("stopped")
 
 
-def test_a_finding_opens_and_shades_its_window(tmp_path: Path, look: Look) -> None:
+def test_a_finding_opens_shades_its_window_and_leads_to_a_new_run(tmp_path: Path, look: Look) -> None:
     writer = new_run(tmp_path)
     writer.append(attempt(), *steps(1, 20))
     writer.append(Finding(12, "the loss <b>jumps</b>", "from 2 to 9", "lower the rate", window=[8, 12],
@@ -66,6 +67,17 @@ def test_a_finding_opens_and_shades_its_window(tmp_path: Path, look: Look) -> No
         for axis in ("step", "tokens", "seconds", "epoch"):
             window.go(f"#/run/{writer.run.info['id']}?axis={axis}&finding=0")
             window.until(f"{_LAST} !== undefined && {_SHADES}.join() === 'false,true,false'")
+        window.wait("a:has-text('New run with this change')").click()
+        window.wait("text=no problem found")
+        text = window.page.get_by_label("the recipe as TOML")
+        found = tomllib.loads(text.input_value())
+        assert (found["name"], found["optim"]["learning_rate"]) == ("small-v2", 1e-4)
+        text.fill(text.input_value() + "# mine\n")
+        window.page.go_back()
+        window.wait("details.finding")
+        window.page.go_forward()
+        window.wait("button:has-text('Undo all changes')").click()  # what was typed is there again
+        assert "# mine" not in text.input_value()
 
 
 # Where a canvas has any colour below the upper edge of its plot: at three of 20 steps, each of the same length.

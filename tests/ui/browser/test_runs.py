@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,10 @@ def test_500_runs_are_listed_sorted_and_filtered_and_only_those_in_view_exist(
         window.until(
             "document.querySelector('.grid tbody tr:not(.space)').innerText.includes('small-000009')"
         )
+        with window.page.expect_download() as found:
+            window.page.get_by_role("button", name="CSV").click()
+        lines = Path(found.value.path()).read_text().splitlines()
+        assert len(lines) == 11 and lines[0].startswith("State,Name,Model") and "small-000009" in lines[1]
 
 
 def test_the_baseline_stays_above_all_others(many: Serving, look: Look) -> None:
