@@ -12,10 +12,13 @@ from etude.ui.trim import trim
 _ROWS = 6
 
 
-def data_page(readings: Readings, programs: Programs, run: Run, *, thorough: bool = False) -> dict[str, Any]:
+def data_page(
+    readings: Readings, programs: Programs, run: Run, *, thorough: bool = False, rows: int = _ROWS
+) -> dict[str, Any]:
     """The counts of the data of a run, and the first samples with the parts that are scored.
 
     thorough: look through the data again for duplicates, leaks and what cleaning finds, which takes long.
+    rows: number of samples; without any, the answer is of the record alone and comes at once.
 
     What cannot be had any more, as of data that are gone, `problem` says.
     """
@@ -23,16 +26,17 @@ def data_page(readings: Readings, programs: Programs, run: Run, *, thorough: boo
 
     used = readings.told(run).data
     summary: dict[str, Any] = used.summary if used else {}
-    problem, rows = None, list[dict[str, Any]]()
+    problem, shown = None, list[dict[str, Any]]()
     recipe = str((run.path / "resolved.toml").absolute())
     try:
         if thorough:
             summary = _ask(programs.data, "data", "page", recipe, "--out", "data.md")
-        rows = _ask(programs.rows, "data", "show", recipe, "--rows", str(_ROWS))
+        if rows:
+            shown = _ask(programs.rows, "data", "show", recipe, "--rows", str(rows))
     except EtudeError as error:
         problem = str(error)
     parts = {
-        "tables": tables_of(summary), "notes": list_notes(summary), "samples": rows, "problem": problem,
+        "tables": tables_of(summary), "notes": list_notes(summary), "samples": shown, "problem": problem,
         "refused": summary.get("refused"), "thorough": thorough,
         "fingerprint": used.fingerprint if used else None, "tokenizer": used and used.tokenizer,
     }  # fmt: skip

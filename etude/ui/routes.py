@@ -172,6 +172,8 @@ class Routes:
 
     def _data(self, asked: Asked) -> dict[str, Any]:
         run, is_thorough = self._library.run(asked.part["id"]), asked.query.get("thorough") == "1"
+        if asked.query.get("rows") == "0":
+            return data_page(self._readings, self._programs, run, rows=0)
         return data_page(self._readings, self._programs, run, thorough=is_thorough)
 
     def _log(self, asked: Asked) -> dict[str, Any]:

@@ -24,6 +24,8 @@ def test_the_data_page_has_counts_and_the_samples_of_data_show(
     assert "sources" in [each["title"] for each in page["tables"]]
     splits = next(each for each in page["tables"] if "targets" in each["columns"])
     assert splits["rows"][0][0] == "train"
+    counts = data_page(Readings(), Programs(), run, rows=0)
+    assert counts["tables"] == page["tables"] and counts["samples"] == []
     thorough = data_page(Readings(), Programs(), run, thorough=True)
     assert thorough["problem"] is None
     assert thorough["samples"] == page["samples"]

@@ -380,6 +380,7 @@ function inTick(y, unit) {
   if (unit === "bytes") return bytes(y);
   if (unit === "share") return `${Number((100 * y).toPrecision(4))} %`;
   if (unit === "seconds" && y >= 60) return y >= 3600 ? `${Number((y / 3600).toPrecision(3))} h` : `${Number((y / 60).toPrecision(3))} min`;
+  if (y && Math.abs(y) < 1e-3) return Number(y.toPrecision(3)).toExponential();
   return Math.abs(y) >= 1e4 ? compact(y) : String(Number(y.toPrecision(4)));
 }
 /** Bytes to as many digits as tell ticks apart. @param {number} count */

@@ -8,6 +8,7 @@ import { Empty, Loading, Problem, useAnswer } from "./parts.js";
 import { change, link, listOf, toggled } from "./route.js";
 import { ViewTools, readView } from "./view.js";
 
+const SHOWN = ["run", "id"]; // rows that the head of the table has
 const FIRST = 8; // keys that are shown before one asks for all, so that the curves stay near
 const MOST_LIVE = 50; // runs that are listened to at once
 
@@ -93,7 +94,7 @@ const changeText = (change) => (change?.key === undefined ? setting(change) : `$
 
 /** The table of `etude compare`, run by run. @param {any} props */
 function Figures({ value, names, ids, query }) {
-  const rows = value.rows ?? [];
+  const rows = (value.rows ?? []).filter((/** @type {string[]} */ [name]) => !SHOWN.includes(name.trim()) && !(name.trim() in (value.recipe ?? {})));
   if (!rows.length) return null;
   const best = new Set(value.winner ?? []);
   return html`<section><h2>Figures</h2><div class="scroll" tabindex="0" role="region" aria-label="figures"><table class="grown">

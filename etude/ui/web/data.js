@@ -8,12 +8,13 @@ import { Empty, Loading, Problem, Table, useAnswer } from "./parts.js";
 export function Data({ id }) {
   const [isThorough, setThorough] = useState(false);
   const path = `/api/runs/${encodeURIComponent(id)}/data`;
-  const quick = useAnswer(path), whole = useAnswer(isThorough ? `${path}?thorough=1` : null);
-  const { value, error, again } = whole.value ? whole : quick;
+  const counts = useAnswer(`${path}?rows=0`), quick = useAnswer(path), whole = useAnswer(isThorough ? `${path}?thorough=1` : null);
+  const { value, error, again } = whole.value ? whole : quick.value || quick.error ? quick : counts;
+  const isReading = !quick.value && !quick.error;
   if (error) return html`<${Problem} error=${error} again=${again} />`;
   if (!value) return html`<${Loading} text="Reading the data" />`;
   const { tables = [], notes = [], samples = [], problem } = value;
-  if (!tables.length && !samples.length && !problem) return html`<${Empty}>The run has recorded nothing of its data yet.<//>`;
+  if (!tables.length && !samples.length && !problem && !isReading) return html`<${Empty}>The run has recorded nothing of its data yet.<//>`;
   return html`<div class="stack">
     <${Problem} error=${problem ? new Error(problem) : null} />
     ${!isExported && html`<div class="line"><button disabled=${isThorough && !whole.error} onClick=${() => (isThorough ? whole.again() : setThorough(true))}>Look through all rows</button>
@@ -22,7 +23,7 @@ export function Data({ id }) {
     ${notes.map((/** @type {string} */ note) => html`<p key=${note}>${note}</p>`)}
     ${tables.map((/** @type {any} */ table) => html`<section key=${table.title}>${table.title && html`<h2>${table.title.charAt(0).toUpperCase() + table.title.slice(1)}</h2>`}<${Table} isGrown=${true} columns=${table.columns} rows=${table.rows} numeric=${numericOf(table.rows)} />
       ${(table.examples ?? []).length > 0 && html`<details><summary>examples</summary>${table.examples.map((/** @type {any} */ each, /** @type {number} */ index) => html`<pre key=${index} class="text">${typeof each === "string" ? each : JSON.stringify(each, null, 1)}</pre>`)}</details>`}</section>`)}
-    ${samples.length > 0 && html`<section><h2>Rows as they are learnt</h2><${Rows} samples=${samples} /></section>`}
+    ${(samples.length > 0 || isReading) && html`<section><h2>Rows as they are learnt</h2>${isReading ? html`<${Loading} text="Reading the rows" />` : html`<${Rows} samples=${samples} />`}</section>`}
   </div>`;
 }
 

@@ -23,7 +23,7 @@ PAGES = {
     "run": ("#/run/{first}?finding=0", "[data-chart=Loss] canvas"),
     "samples": ("#/run/{first}/samples", "text=answers"),
     "recipe": ("#/run/{first}/recipe", "text=As it was given"),
-    "data": ("#/run/{first}/data", "text=Rows as they are learnt"),
+    "data": ("#/run/{first}/data", ".timeline pre"),
     "report": ("#/run/{first}/report", "article h2"),
     "log": ("#/run/{first}/log", ".tools"),
     "compare": ("#/compare?runs={first},{second}", "canvas"),
