@@ -50,7 +50,7 @@ export function Runs({ query, isReadOnly }) {
       <a class="button ${chosen.length > 1 ? "main" : ""}" href=${chosen.length > 1 ? toCompare : undefined} aria-disabled=${chosen.length > 1 ? undefined : "true"} role=${chosen.length > 1 ? undefined : "link"}>Compare${chosen.length ? ` ${chosen.length}` : ""}</a>
     </div>
     ${runs.length ? html`<${LongTable} label="runs" columns=${shown} rows=${rows} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} chosen=${chosen}
-      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id), c: () => chosen.length > 1 && go(toCompare) }} />` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
+      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id), c: () => chosen.length > 1 && go(toCompare) }} /><p class="hint small muted" aria-hidden="true">↑ ↓ to a run, Enter opens it, x chooses it, p pins it as the baseline, c compares those chosen</p>` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
     ${runs.length > 0 && !rows.length && html`<${Empty}>No run is like that. <button class="quiet" onClick=${() => change({ q: null, state: null, tag: null })}>Show all</button><//>`}
     <div class="stack below"><${Sweeps} sweeps=${value.sweeps ?? []} /><${Damaged} damaged=${value.damaged ?? []} /></div>`;
 }
@@ -61,7 +61,7 @@ function Pick({ name, value, values }) {
   for (const each of values) counts.set(each, (counts.get(each) ?? 0) + 1);
   if (value) counts.set(value, counts.get(value) ?? 0);
   if (!counts.size || (name === "state" && counts.size === 1 && !value)) return null;
-  return html`<select aria-label=${name} value=${value ?? ""} onChange=${(/** @type {any} */ event) => change({ [name]: event.target.value || null })}>
+  return html`<select class="pick" aria-label=${name} value=${value ?? ""} onChange=${(/** @type {any} */ event) => change({ [name]: event.target.value || null })}>
     <option value="">any ${name}</option>${[...counts].sort(([a], [b]) => BY_WORDS.compare(a, b)).map(([each, count]) => html`<option key=${each} value=${each}>${each} (${number(count)})</option>`)}</select>`;
 }
 
@@ -102,15 +102,15 @@ function useRuns() {
   return found;
 }
 
-/** @param {{baseline: any, chosen: string[], toggle: (id: string) => void, pin: (id: string) => void}} given @returns {import("./table.js").Column[]} */
+/** The columns. What a row holds is reached by the keys of the table, not by Tab, which leads past it. @param {{baseline: any, chosen: string[], toggle: (id: string) => void, pin: (id: string) => void}} given @returns {import("./table.js").Column[]} */
 function columnsOf({ baseline, chosen, toggle, pin }) {
   const delta = (/** @type {any} */ run, /** @type {string} */ key) => baseline && baseline.id !== run.id && isNumber(run[key]) && isNumber(baseline[key]) && (key !== "best_value" || run.metric === baseline.metric)
     ? html`<span class="delta">${deltaText(run[key] - baseline[key], key)}</span>` : "";
   const figure = (/** @type {string} */ key, text = (/** @type {any} */ value) => short(value, 4)) => (/** @type {any} */ run) => html`${text(run[key])}${delta(run, key)}`;
   return [
-    { key: "choose", title: "", value: () => null, cell: (run) => html`<input type="checkbox" aria-label="choose ${run.name}" checked=${chosen.includes(run.id)} onChange=${() => toggle(run.id)} />` },
+    { key: "choose", title: "", value: () => null, cell: (run) => html`<input type="checkbox" tabindex="-1" aria-label="choose ${run.name}" checked=${chosen.includes(run.id)} onChange=${() => toggle(run.id)} />` },
     { key: "status", title: "State", value: (run) => run.status, cell: (run) => html`<${State} name=${run.status} text=${run.ended_early ? `${run.status} early` : run.status} />` },
-    { key: "name", title: "Name", value: (run) => run.name, cell: (run) => html`<span class="name"><a href=${link(["run", run.id])} title=${run.name}>${run.name}</a><button class="quiet" aria-pressed=${baseline?.id === run.id} aria-label="pin ${run.name} as the baseline" onClick=${() => pin(run.id)}><${Icon} name="pin" /></button></span>` },
+    { key: "name", title: "Name", value: (run) => run.name, cell: (run) => html`<span class="name"><a tabindex="-1" href=${link(["run", run.id])} title=${run.name}>${run.name}</a><button class="quiet" tabindex="-1" aria-pressed=${baseline?.id === run.id} aria-label="pin ${run.name} as the baseline" onClick=${() => pin(run.id)}><${Icon} name="pin" /></button></span>` },
     { key: "model", title: "Model", value: (run) => run.model, cell: (run) => (run.pending ? html`<span class="muted">is being read …</span>` : run.model) },
     { key: "data", title: "Data", value: (run) => run.data },
     { key: "objective", title: "Kind", value: (run) => run.objective },
@@ -124,7 +124,7 @@ function columnsOf({ baseline, chosen, toggle, pin }) {
     { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: figure("wall_seconds", duration) },
     { key: "findings", title: "Findings", value: (run) => weigh(run.findings), cell: (run) => (run.step === null || run.step === undefined ? NOTHING : html`<${Findings} counts=${run.findings} />`) },
     { key: "curve", title: "Curve", value: () => null, cell: (run) => html`<${Spark} values=${run.sparkline ?? []} label="curve of ${run.name}" />` },
-    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", "), cell: (run) => html`<span class="line tags">${(run.tags ?? []).map((/** @type {string} */ tag) => html`<button key=${tag} class="tag" title="runs with this tag" onClick=${() => change({ tag })}>${tag}</button>`)}</span>` },
+    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", "), cell: (run) => html`<span class="line tags">${(run.tags ?? []).map((/** @type {string} */ tag) => html`<button key=${tag} class="tag" tabindex="-1" title="runs with this tag" onClick=${() => change({ tag })}>${tag}</button>`)}</span>` },
     { key: "created", title: "Created", value: (run) => run.created, cell: (run) => moment(run.created) },
     { key: "folder", title: "Folder", value: (run) => run.folder },
   ];
