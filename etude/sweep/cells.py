@@ -1,5 +1,6 @@
 """The result of each trial of a sweep, from the journal of its run alone."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,8 +77,15 @@ class Cell:
         if lines := self.history.ledger.damaged:
             count = plural(len(lines), "line")
             return f"{count} of its journal {verb(len(lines), 'are')} damaged, and figures leave them out"
-        is_cut = self.summary["status"] == "unknown"
-        return "it has finished, and its journal ends before that" if is_cut else ""
+        if self.summary["status"] == "unknown":
+            return "it has finished, and its journal ends before that"
+        made = {step.step for step in self.history.steps}
+        last = max([*made, *self.evaluations], default=0)
+        if last <= len(made):
+            return ""
+        lost = next(step for step in itertools.count(1) if step not in made)
+        counts = f"{len(made):,} of {last:,} steps"
+        return f"its journal has {counts}, the first that it lacks is {lost:,}, and figures leave them out"
 
     @cached_property
     def metric(self) -> ChosenMetric:

@@ -48,6 +48,22 @@ def test_a_missing_and_a_damaged_run_are_cells_without_a_value(tmp_path: Path) -
     assert damaged.state == "damaged" and "run.json" in damaged.problem and damaged.value is None
 
 
+def test_lines_that_are_gone_from_the_middle_of_a_journal_are_damage(tmp_path: Path) -> None:
+    whole = read(tmp_path, COURSE)
+    assert whole.damage == "" and whole.history is not None
+    run = whole.history.run
+    lines = (run.path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    steps = [place for place, line in enumerate(lines) if b'"type": "step"' in line]
+    for gone, said in (
+        ([0], "59 of 60 steps, the first that it lacks is 1,"),
+        ([7, 59], "58 of 60 steps, the first that it lacks is 8,"),
+    ):
+        left = [line for place, line in enumerate(lines) if place not in [steps[each] for each in gone]]
+        (run.path / "journal.jsonl").write_bytes(b"".join(left))
+        (cell,) = read_cells([whole.trial], {whole.trial.name: run})
+        assert said in cell.damage
+
+
 def test_convergence_is_the_first_evaluation_within_one_standard_error_of_the_best(tmp_path: Path) -> None:
     cell = read(tmp_path, COURSE)
     error, source = cell.error
