@@ -172,9 +172,9 @@ def _save(session: Session) -> None:
 
 
 def _forecast_at_start(session: Session) -> None:
-    plan, recorder = session.plan, session.recorder
+    plan, recorder, runs = session.plan, session.recorder, session.run.path.parent
     size, rate = session.state.course.at(0).micro_batch_size, recorder.matrix_rate / session.world.size
-    recorder.write(*tell_at_start(plan, size, rate, recorder.memory(), session.run.path.parent))
+    recorder.write(*tell_at_start(plan, size, rate, recorder.memory(), runs, session.options.traced))
 
 
 def _forecast(session: Session) -> None:

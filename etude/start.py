@@ -79,6 +79,7 @@ class Options:
     replays      the run that is made again, by `replay`
     stop_at      the step after which the run stops, as if it was asked to
     has_report   whether the report is written at the end; `etude report` writes it at any time
+    traced       samples of a micro-batch, and `Memory.added` of a step in such; or None
     """
 
     runs: Path = Path("runs")
@@ -96,6 +97,7 @@ class Options:
     replays: Run | None = None
     stop_at: int | None = None
     has_report: bool = True
+    traced: tuple[int, int] | None = None
 
     @cached_property
     def first_weights(self) -> Path | None:

@@ -12,9 +12,16 @@ from etude.recipe.load import change
 from etude.records.events import Attempt, Evaluation, Step, to_json
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run
+from etude.run import run_recipe
+from etude.start import Options
+from etude.sweep.execute import run_sweep
+from etude.sweep.folder import SweepFolder
+from etude.sweep.grid import Sweep, load_sweep
+from etude.sweep.outcome import Outcome
 from tests.recipes import tiny
 
 Axes = dict[str, list[Any]]
+FLAT = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 2}
 
 
 def sweep_values(corpus: Path, grid: Axes, changes: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -33,6 +40,26 @@ def write_sweep(path: Path, values: dict[str, Any], changes: dict[str, Any] | No
     """A sweep file of values with dotted changes."""
     path.write_text(tomlkit.dumps(change(values, changes or {})), encoding="utf-8")
     return path
+
+
+def make(folder: Path, corpus: Path, grid: Axes, changes: dict[str, Any] | None = None) -> Path:
+    """A sweep file of one tiny model over a grid with a constant rate, two trials at once."""
+    values = sweep_values(corpus, grid, {**FLAT, **(changes or {})})
+    return write_sweep(folder / "sweep.toml", {**values, "resources": {"at_once": 2}})
+
+
+def execute(path: Path, place: Path, told: list[str] | None = None) -> Outcome:
+    """Run a sweep file in a folder."""
+    return run_sweep(load_sweep(path), SweepFolder(place), path, (told if told is not None else []).append)
+
+
+def require_equal(sweep: Sweep, place: Path, alone: Path) -> None:
+    """Every trial of a sweep is the run that its recipe gives by itself."""
+    states = SweepFolder(place).read(sweep.trials)
+    assert set(states) == {trial.name for trial in sweep.trials}
+    for trial in sweep.trials:
+        assert states[trial.name].is_finished
+        assert outcome(states[trial.name].run) == outcome(run_recipe(trial.recipe, Options(runs=alone)).run)
 
 
 def outcome(run: Run) -> tuple[Any, ...]:

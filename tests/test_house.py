@@ -32,7 +32,7 @@ MOST_LINES = {
     "audit": 2600, "cli": 5750, "control": 1950, "data": 8750, "durable": 1000, "engine": 4100, "evaluate": 650,
     "launch": 400, "models": 6200, "notify": 1550,
     "objectives": 1350, "plan": 3500, "recipe": 2500, "records": 2850,
-    "report": 5950, "scores": 900, "sweep": 6500, "ui": 5150, "watch": 5100,
+    "report": 5950, "scores": 900, "sweep": 6550, "ui": 5150, "watch": 5100,
     "etude": 5300,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

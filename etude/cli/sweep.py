@@ -43,7 +43,7 @@ def plan(
     from etude.plan.gpus import find_gpu
     from etude.sweep import document
     from etude.sweep.grid import load_sweep
-    from etude.sweep.local import measure_for_plan
+    from etude.sweep.measure import measure_for_plan
     from etude.sweep.room import room_parts, shortage
     from etude.sweep.search import foresee
     from etude.sweep.stacks import stack_notes
@@ -130,6 +130,9 @@ def stage(
         int | None,
         typer.Option(min=1, max=2**63 - 1, metavar="STEP", help="pause there, until it is called again"),
     ] = None,
+    traced: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="SAMPLES BYTES", help="memory of a step, traced before")
+    ] = None,
 ) -> None:
     """Train one trial of a sweep, as `etude sweep run` does, and fork others from its steps."""
     from etude.launch.ranks import RESUMABLE
@@ -143,7 +146,7 @@ def stage(
     if together := [each for each in others or [] if hold_stage(each) is not None]:
         ends = run_stack([recipe, *together], runs, say)
         raise typer.Exit(max((each.code for each in ends if each.code == RESUMABLE), default=ends[0].code))
-    ended = run_stage(recipe, runs, branches, until)
+    ended = run_stage(recipe, runs, branches, until, traced)
     if ended.reason:
         say(ended.reason)
     if ended.code:

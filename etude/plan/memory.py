@@ -105,6 +105,11 @@ class Memory:
     device_bytes: int
     shares: tuple[Share, ...] = field(repr=False)
 
+    @property
+    def added(self) -> int:
+        """Bytes at the peak beside the weights, which a process holds before its first step."""
+        return self.peak - self.parts["weights"]
+
 
 class UntraceableError(EtudeError):
     """A model of transformers has code that looks at numbers, so that its step cannot be traced."""

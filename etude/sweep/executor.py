@@ -29,8 +29,11 @@ class Processes(Protocol):
     def signal(self, number: int) -> None:
         """Send a signal to all that run."""
 
-    def poll(self) -> list[Exit | Joined | Lost]:
-        """The processes that have ended and the devices that have come and gone since the last call."""
+    def poll(self, seconds: float = 0.0) -> list[Exit | Joined | Lost]:
+        """The processes that have ended and the devices that have come and gone since the last call.
+
+        seconds: to wait at most until there is something
+        """
 
 
 @contextlib.contextmanager

@@ -2,20 +2,18 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import psutil
-import torch
 
 from etude.launch.ranks import RESUMABLE
-from etude.plan.gpus import Gpu
 from etude.processes import python_command, python_environment
 from etude.sweep.dispatch import Device, Joined, Lost
 from etude.sweep.grid import Sweep
-from etude.sweep.measure import Measured, measure, refuse_too_large
 from etude.sweep.starter import CAN_FORK, Starter
 
 _SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
@@ -81,12 +79,13 @@ class LocalProcesses:
         if self._starter is not None:
             self._starter.signal(number)
 
-    def poll(self) -> list[Exit | Joined | Lost]:
-        """The processes that have ended and the devices that have come and gone since the last call."""
+    def poll(self, seconds: float = 0.0) -> list[Exit | Joined | Lost]:
+        """The processes that have ended since the last call; waits so long for a fork."""
+        forks = self._poll_starter(seconds)
         ended = [(name, process) for name, process in self._running.items() if process.poll() is not None]
         for name, _ in ended:
             del self._running[name]
-        return [*(Exit(name, process.returncode) for name, process in ended), *self._poll_starter()]
+        return [*(Exit(name, process.returncode) for name, process in ended), *forks]
 
     def close(self) -> None:
         """Let go of what is needed to start more; what runs goes on."""
@@ -100,11 +99,12 @@ class LocalProcesses:
         is_compiler_used = any(each.activation_checkpointing or each.compile for each in settings)
         return Starter(self._environment, ["torch._dynamo"] if is_compiler_used else [])
 
-    def _poll_starter(self) -> list[Exit]:
+    def _poll_starter(self, seconds: float) -> list[Exit]:
         """The forks that have ended; those of a starter that died go on, and are to be waited for."""
         if self._starter is None:
+            time.sleep(seconds)
             return []
-        ended, is_alive = self._starter.poll()
+        ended, is_alive = self._starter.poll(seconds)
         found = [Exit(name, code) for name, code in ended.items()]
         if not is_alive:
             starter, self._starter = self._starter, None
@@ -122,19 +122,13 @@ class LocalProcesses:
             )  # fmt: skip
 
 
-def measure_for_plan(sweep: Sweep, gpu: Gpu | None) -> Measured:
-    """The trials as measured for a GPU that need not be here, or for this machine; of Ray none is known."""
-    devices = [] if gpu is None else [Device(gpu.title, 1, gpu.memory_bytes)]
-    if gpu is None and sweep.file.resources.executor == "local":
-        devices = find_devices(sweep)
-    return refuse_too_large(measure(sweep, gpu), sweep, devices)
-
-
 def find_devices(sweep: Sweep, *, are_known: bool = False) -> list[Device]:
     """The devices of this machine that trials share: its GPUs, or the machine itself where they use none."""
     resources = sweep.file.resources
     memory = resources.memory_bytes
     if _uses_gpus(sweep):
+        import torch
+
         return [
             Device(
                 f"cuda:{index}",
@@ -148,5 +142,8 @@ def find_devices(sweep: Sweep, *, are_known: bool = False) -> list[Device]:
 
 
 def _uses_gpus(sweep: Sweep) -> bool:
-    wanted = {trial.recipe.train.device for trial in sweep.trials}
-    return bool(wanted & {"auto", "cuda"}) and torch.cuda.is_available()
+    if not {trial.recipe.train.device for trial in sweep.trials} & {"auto", "cuda"}:
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -15,11 +15,12 @@ from etude.plan.assumed import plan_without
 from etude.plan.forecast import assume_costs, forecast, work_of_step
 from etude.plan.gpus import Gpu, usual_share
 from etude.plan.length import choose_length
-from etude.plan.memory import memory_of
+from etude.plan.memory import Memory, memory_of
 from etude.recipe.load import flatten, values_hash
 from etude.recipe.schema import Recipe
 from etude.sweep.dispatch import Device, too_large
 from etude.sweep.grid import Sweep, Trial
+from etude.sweep.local import find_devices
 from etude.sweep.room import Room, foresee_room
 from etude.sweep.tree import Planned
 
@@ -49,11 +50,13 @@ class Measured:
 
     seconds   forecast of a step, with its share of evaluations, where model and rows are known
     where     device that the forecast is for, by the first trial of each model
-    memory    bytes of its device that a trial needs, where its model can be traced
+    memory    bytes of its device that a trial needs, where its model can be traced; on a CPU with those of a
+              process that does nothing
     rooms     its room on disk
     problems  why a trial cannot be trained as it is
     notes     sentences on what was assumed
     stackable  trials whose models may share a pass
+    traced    samples of a micro-batch, and `Memory.added` of a step in such
     """
 
     planned: tuple[Planned, ...]
@@ -64,6 +67,7 @@ class Measured:
     problems: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stackable: set[str] = field(default_factory=set)
+    traced: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def with_more(self, other: "Measured") -> "Measured":
         """These trials and those of another."""
@@ -71,6 +75,7 @@ class Measured:
             planned=(*self.planned, *other.planned), seconds=self.seconds | other.seconds,
             where=self.where | other.where, memory=self.memory | other.memory,
             rooms=self.rooms | other.rooms, problems=self.problems | other.problems,
+            traced=self.traced | other.traced,
             notes=tuple(dict.fromkeys([*self.notes, *other.notes])),
         )  # fmt: skip
 
@@ -111,7 +116,10 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
             where = gpu.title if gpu else f"this machine, {plan.precision} on {plan.device}"
             found.where.update({trial.name: where for trial in trials[:1]})
             found.seconds.update({trial.name: _step_seconds(plan, trial, rate) for trial in trials})
-            found.memory.update(_memory(plan, trials))
+            own = _PROCESS_BYTES if plan.device.type == "cpu" else 0
+            traced = _trace(plan, trials)
+            found.memory.update({name: own + memory.device_bytes for name, (_, memory) in traced.items()})
+            found.traced.update({name: (size, memory.added) for name, (size, memory) in traced.items()})
             rooms = {trial.name: _room(plan, trial, found.seconds[trial.name]) for trial in trials}
             found.rooms.update(rooms)
             if plan.model is not None and family_of(plan.model).stacks:
@@ -121,11 +129,15 @@ def measure(sweep: Sweep, gpu: Gpu | None = None) -> Measured:
     return replace(found, planned=tuple(planned), notes=tuple(notes))
 
 
-def refuse_too_large(measured: Measured, sweep: Sweep, devices: Sequence[Device]) -> Measured:
-    """The same, with a problem for each trial that fits on none of these devices.
+def measure_for_plan(sweep: Sweep, gpu: Gpu | None) -> Measured:
+    """The trials as measured for a GPU that need not be here, or for this machine; of Ray none is known.
 
-    Of `resources.memory_gb` each has as much, where it is given.
+    One that fits on no device has a problem. Of `resources.memory_gb` each has as much, where it is given.
     """
+    measured = measure(sweep, gpu)
+    devices = [] if gpu is None else [Device(gpu.title, 1, gpu.memory_bytes)]
+    if gpu is None and sweep.file.resources.executor == "local":
+        devices = find_devices(sweep)
     most = sweep.file.resources.memory_bytes or max((each.memory_bytes or 0 for each in devices), default=0)
     large = {name: too_large(need, most) for name, need in measured.memory.items() if 0 < most < need}
     return replace(measured, problems=large | measured.problems)
@@ -195,21 +207,20 @@ def _place(plan: Plan, gpu: Gpu | None) -> tuple[Plan, float]:
     return replace(plan, precision=precision, device=torch.device("cuda")), share * gpu.peak(precision)
 
 
-def _memory(plan: Plan, trials: Sequence[Trial]) -> dict[str, int]:
-    """Bytes of its device that each trial needs; on a CPU with those of a process that does nothing."""
+def _trace(plan: Plan, trials: Sequence[Trial]) -> dict[str, tuple[int, Memory]]:
+    """The samples of a micro-batch of each trial, and the memory of its step."""
     if plan.model is None:
         return {}
-    own = _PROCESS_BYTES if plan.device.type == "cpu" else 0
-    known: dict[tuple[int, int, bool], int] = {}
-    needs: dict[str, int] = {}
+    known: dict[tuple[int, int, bool], Memory] = {}
+    needs: dict[str, tuple[int, Memory]] = {}
     for trial in trials:
         batch, train = batch_of(trial.recipe), trial.recipe.train
         size = choose_length(trial.recipe, plan.train, plan.device).micro_batch_size or batch // train.devices
         key = size, batch, train.activation_checkpointing
         if key not in known:
             of_trial = replace(plan, recipe=trial.recipe, global_batch_size=batch)
-            known[key] = own + memory_of(of_trial, size, trial.recipe).device_bytes
-        needs[trial.name] = known[key]
+            known[key] = memory_of(of_trial, size, trial.recipe)
+        needs[trial.name] = size, known[key]
     return needs
 
 

@@ -111,11 +111,13 @@ class RayProcesses:
         """Let all that run save and stop, whatever the number; sent by the next `poll`, as Ray is in use."""
         self._signals += 1
 
-    def poll(self) -> list[Exit | Joined | Lost]:
+    def poll(self, seconds: float = 0.0) -> list[Exit | Joined | Lost]:
         """The processes that have ended and the devices that have come and gone since the last call.
 
+        seconds: to wait before
         Raises: FaultError if the cluster is gone.
         """
+        time.sleep(seconds)
         try:
             return [*self._look_at_nodes(), *self._ends()]
         except (self._ray.exceptions.RaySystemError, self._ray.exceptions.RpcError, ConnectionError) as error:

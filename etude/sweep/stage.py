@@ -27,11 +27,15 @@ class Branch:
     path: Path
 
 
-def run_stage(path: Path, runs: Path, branches: Sequence[Branch], until: int | None = None) -> Ended:
+def run_stage(
+    path: Path, runs: Path, branches: Sequence[Branch], until: int | None = None,
+    traced: tuple[int, int] | None = None,
+) -> Ended:  # fmt: skip
     """Train the trial of a recipe file to its end or a step, and fork each branch when its step is done.
 
     A run that is there is continued, one that is finished is left as it is, and so is a branch that has a
     run. A trial that stops before the step of a branch gives it its end, as the branch would stop there too.
+    traced: as of `Options`.
     """
     recipe = load_recipe(path)
     run = find_trial(runs, path)
@@ -43,7 +47,9 @@ def run_stage(path: Path, runs: Path, branches: Sequence[Branch], until: int | N
         ended = Ended(0, run=run)
     else:
         text = None if run else read_recipe_text(path)
-        options = Options(runs=runs, recipe_text=text, resume=run, stop_at=until, has_report=False)
+        options = Options(
+            runs=runs, recipe_text=text, resume=run, stop_at=until, has_report=False, traced=traced
+        )
         ended = _train(run.recipe if run else recipe, options, waiting)
     if not ended.code and ended.run:
         _branch(ended.run, waiting)

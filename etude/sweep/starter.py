@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from etude.processes import python_command, python_environment
 
 CAN_FORK = sys.platform == "linux"  # elsewhere the system's own libraries do not outlive a fork
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.01
 # Modules that a stage loads only when it needs them; those of scikit-learn take a second.
 _LATE_MODULES = (
     "sklearn.feature_extraction.text", "sklearn.linear_model", "matplotlib.backends.backend_svg",
@@ -61,9 +61,13 @@ class Starter:
         """Send a signal to all processes that were asked for and have not ended."""
         self._ask({"signal": number})
 
-    def poll(self) -> tuple[dict[str, int], bool]:
-        """The exit codes of processes that have ended since the last call, and whether the starter lives."""
+    def poll(self, seconds: float = 0.0) -> tuple[dict[str, int], bool]:
+        """The exit codes of processes that have ended since the last call, and whether the starter lives.
+
+        seconds: to wait at most for an answer of it
+        """
         ended, is_alive = dict[str, int](), True
+        select.select([self._answers], [], [], seconds)
         with contextlib.suppress(BlockingIOError):
             while part := os.read(self._answers, 1 << 16):
                 self._read += part

@@ -20,6 +20,8 @@ def test_memory_is_what_the_process_holds_and_what_a_step_adds(make_recipe: Call
     traced = memory_of(plan, 4)
     assert made.memory_bytes == HELD + traced.peak - traced.parts["weights"] and made.step == 0
     assert made.memory_bytes < forecast_at_start(plan, 8, 1e9, HELD).memory_bytes
+    assert made == forecast_at_start(plan, 4, 1e9, HELD, (4, traced.added))
+    assert made == forecast_at_start(plan, 4, 1e9, HELD, (8, 10**15))
 
 
 def test_time_follows_the_rate(make_recipe: Callable[..., Recipe]) -> None:

@@ -1,41 +1,22 @@
 """A sweep on one machine: every trial once, whatever is killed, and each as if it had been trained alone."""
 
 import json
-import os
-import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from etude.processes import python_command, python_environment
 from etude.recipe.load import to_toml
-from etude.records.folder import list_checkpoints
-from etude.records.store import Run, list_runs
+from etude.records.store import list_runs
 from etude.report.write import write_report
-from etude.run import run_recipe
-from etude.start import Options
 from etude.sweep.decisions import Decisions
 from etude.sweep.deliverables import make_deliverables
 from etude.sweep.execute import run_sweep
 from etude.sweep.folder import SweepFolder
-from etude.sweep.grid import Sweep, load_sweep
+from etude.sweep.grid import load_sweep
 from etude.sweep.outcome import Outcome, describe_outcome
 from etude.sweep.schema import Resources
-from tests.sweeps import attempts, outcome, sweep_values, wait_for, write_sweep
-
-FLAT = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 2}
-
-
-def make(
-    folder: Path, corpus: Path, grid: dict[str, list[Any]], changes: dict[str, Any] | None = None
-) -> Path:
-    values = sweep_values(corpus, grid, {**FLAT, **(changes or {})})
-    return write_sweep(folder / "sweep.toml", {**values, "resources": {"at_once": 2}})
-
-
-def execute(path: Path, place: Path, told: list[str] | None = None) -> Outcome:
-    return run_sweep(load_sweep(path), SweepFolder(place), path, (told if told is not None else []).append)
+from tests.sweeps import FLAT, execute, make, require_equal, sweep_values, write_sweep
 
 
 def main_code(words: list[str]) -> int:
@@ -43,15 +24,6 @@ def main_code(words: list[str]) -> int:
         python_command("etude", *words), env=python_environment(), capture_output=True, check=False
     )
     return done.returncode
-
-
-def require_equal(sweep: Sweep, place: Path, alone: Path) -> None:
-    """Every trial of a sweep is the run that its recipe gives by itself."""
-    states = SweepFolder(place).read(sweep.trials)
-    assert set(states) == {trial.name for trial in sweep.trials}
-    for trial in sweep.trials:
-        assert states[trial.name].is_finished
-        assert outcome(states[trial.name].run) == outcome(run_recipe(trial.recipe, Options(runs=alone)).run)
 
 
 def test_trials_of_a_sweep_equal_trials_alone_and_are_made_once(tmp_path: Path, corpus: Path) -> None:
@@ -67,50 +39,6 @@ def test_trials_of_a_sweep_equal_trials_alone_and_are_made_once(tmp_path: Path, 
     assert {
         run.name: (run.path / "journal.jsonl").read_bytes() for run in list_runs(place / "runs")
     } == before
-
-
-def test_killed_controller_and_stage_and_the_same_command_again(tmp_path: Path, corpus: Path) -> None:
-    steps = 60
-    path = make(tmp_path, corpus, {"train.steps": [40, steps]})
-    place, sweep = tmp_path / "place", load_sweep(path)
-    words = ["sweep", "run", str(path), "--folder", str(place)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
-
-    def begun() -> Run | None:
-        found = (
-            [run for run in list_runs(place / "runs") if list_checkpoints(run.checkpoints)]
-            if place.exists()
-            else []
-        )
-        return found[0] if found else None
-
-    run = wait_for(begun)
-    controller.kill()
-    controller.wait()
-    os.kill(run.lease["pid"], signal.SIGKILL)
-    wait_for(lambda: run.state in ("killed", "stopped"))
-    assert execute(path, place).finished == 2
-    assert len(attempts(run)) >= 2 and attempts(run)[-1] > 0
-    require_equal(sweep, place, tmp_path / "alone")
-
-
-def test_a_stage_that_outlives_its_controller_is_waited_for(tmp_path: Path, corpus: Path) -> None:
-    path, told = make(tmp_path, corpus, {"train.steps": [300]}), list[str]()
-    place, sweep = tmp_path / "place", load_sweep(path)
-    folder = SweepFolder(place)
-    with folder.hold():
-        folder.write(sweep)
-    recipe = folder.recipe(sweep.trials[0].name)
-    words = ["sweep", "stage", str(recipe), "--runs", str(folder.runs)]
-    stage = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
-    wait_for(lambda: list_runs(folder.runs))
-    assert execute(path, place, told).finished == 1 and stage.wait() == 0
-    assert any("was started before" in line for line in told) or told[0].startswith("1 trial, 1 finished")
-    assert len(list_runs(folder.runs)) == 1
 
 
 def test_a_trial_that_fails_is_named_and_the_others_go_on(tmp_path: Path, corpus: Path) -> None:
@@ -129,23 +57,6 @@ def test_a_trial_that_never_fits_is_told_before_anything_starts(tmp_path: Path, 
     ended = run_sweep(replace(sweep, file=small), SweepFolder(tmp_path / "place"), path, told.append)
     assert ended.finished == 1 and "no device gives more than 1.5 GB" in ended.given_up["net-n-embd4096"]
     assert told[0].startswith("failed    net-n-embd4096: it needs ")
-
-
-def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path, corpus: Path) -> None:
-    path, place = make(tmp_path, corpus, {"train.steps": [400]}), tmp_path / "place"
-    words = ["sweep", "run", str(path), "--folder", str(place)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.PIPE, text=True
-    )
-    wait_for(
-        lambda: place.exists() and any(list_checkpoints(run.checkpoints) for run in list_runs(place / "runs"))
-    )
-    controller.terminate()
-    _, err = controller.communicate()
-    assert controller.returncode == 75 and "the same command goes on" in err
-    assert "stopping  1 trial," in err and "; it goes on from step " in err and "broken" not in err
-    (run,) = list_runs(place / "runs")
-    assert run.state == "stopped"
 
 
 def test_a_finished_trial_with_damaged_records_is_named_and_the_end_tells(

@@ -8,7 +8,7 @@ import pytest
 from etude.engine.fork import fork
 from etude.errors import InputError
 from etude.recipe.load import recipe_from, recipe_hash, to_toml, with_changes
-from etude.records.events import Attempt, Evaluation, Scores, Step, to_json
+from etude.records.events import Attempt, Evaluation, Forecast, Scores, Step, to_json
 from etude.records.store import Run
 from etude.run import run_recipe
 from etude.start import Options
@@ -120,6 +120,17 @@ def test_a_branch_that_can_no_longer_be_made_is_left_to_be_trained_alone(
     train_alone(paths["long"], tmp_path / "runs")
     assert run_stage(paths["long"], tmp_path / "runs", [Branch(3, paths["short"])]).code == 0
     assert find_trial(tmp_path / "runs", paths["short"]) is None
+
+
+@pytest.mark.parametrize(("samples", "is_taken"), [(8, True), (4, False)])
+def test_memory_that_was_traced_before_is_the_forecast_of_micro_batches_of_its_size(
+    tmp_path: Path, corpus: Path, samples: int, is_taken: bool
+) -> None:
+    paths = write_files(tmp_path / "trials", {"train.micro_batch_size": 8}, {"trial": 3})
+    run_stage(paths["trial"], tmp_path / "runs", [], traced=(samples, 10**15))
+    events = [each.event for each in found(paths["trial"], tmp_path / "runs").ledger().entries]
+    first = next(each for each in events if isinstance(each, Forecast))
+    assert first.step == 0 and (first.memory_bytes > 10**15) == is_taken
 
 
 def test_a_stage_is_held_by_one_process(tmp_path: Path) -> None:
