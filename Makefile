@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kill test-hostile format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+.PHONY: demo test test-kill test-memory test-hostile format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
 
 demo: .venv/ready
 	$(BIN)/etude demo
@@ -17,6 +17,9 @@ test: .venv/ready-dev dev/node_modules/ready
 
 test-kill: .venv/ready-dev
 	$(BIN)/pytest tests/test_kill.py -s --kills 50
+
+test-memory: .venv/ready-dev
+	$(BIN)/pytest tests/engine/test_out_of_memory.py -k 'ranks or random' --shortages 50
 
 test-hostile: .venv/ready-dev
 	$(BIN)/pytest tests/hostile --hostile

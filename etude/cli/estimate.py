@@ -1,5 +1,6 @@
 """`etude estimate`: size, time, memory and price of a run before it begins, and how such forecasts fared."""
 
+import itertools
 import re
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from etude.cli.completion import complete_gpu, complete_run
 from etude.cli.options import Json, Overrides, Runs, load, parse_name, parse_path
 from etude.cli.printing import print_json, print_rows, print_table, print_text, say
 from etude.errors import InputError
-from etude.text import rough_price
+from etude.text import rough_price, shorten
 
 if TYPE_CHECKING:
     from etude.estimate import Estimate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from etude.report.grades import Correction
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_NAMES_WIDTH = 400  # of the runs that are left out for one reason
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?b)", re.IGNORECASE)
 
 
@@ -183,8 +185,8 @@ def _show_history(folder: Path, as_json: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of runs; give one, as etude estimate --history runs")
     grades, problems = grade_runs(folder)
-    for name, problem in sorted(problems.items()):
-        say(f"{name} is left out: {problem}")
+    for problem, names in itertools.groupby(sorted(problems, key=problems.__getitem__), problems.get):
+        say(f"left out, as {problem}: {shorten(', '.join(sorted(names)), _NAMES_WIDTH)}")
     if as_json:
         return print_json([asdict(grade) for grade in grades])
     if not grades:

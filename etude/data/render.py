@@ -11,9 +11,8 @@ from pathlib import Path
 
 from etude.data.omissions import AS_IT_IS, Judge, Verdict, find_missing
 from etude.data.renderer import Part, Renderer, split_generation
-from etude.data.sandbox import GENERATION
 from etude.data.tokenize import MARKS, Tokenizer, any_of, mark_special, unmark
-from etude.data.turns import Message, is_answer, is_unlearnt
+from etude.data.turns import GENERATION, Message, is_answer, is_unlearnt
 from etude.errors import InputError
 
 # An instruction without a chat template of the model's own. It is a chat template so that it can lie in the

@@ -9,9 +9,8 @@ import threading
 import weakref
 from typing import Any
 
-from etude.data.sandbox import GENERATION
 from etude.data.tokenize import unmark
-from etude.data.turns import Message
+from etude.data.turns import GENERATION, Message
 from etude.errors import InputError
 from etude.processes import python_command, python_environment
 

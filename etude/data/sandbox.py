@@ -21,10 +21,8 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from etude.data.turns import GENERATION
 from etude.memory import limit_process
-
-# Around what a template marks by {% generation %}. Unicode keeps these for use within a program.
-GENERATION = "\ufdd2", "\ufdd3"
 
 _MEMORY_BYTES = 1 << 30
 

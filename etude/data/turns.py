@@ -7,6 +7,8 @@ from etude.errors import InputError
 from etude.text import kind_of
 
 Message = dict[str, str]
+# Around what a template marks by {% generation %}. Unicode keeps these for use within a program.
+GENERATION = "\ufdd2", "\ufdd3"
 
 # The names of role and content in a turn, for each kind of conversation.
 _ROLE_AND_CONTENT = {"messages": ("role", "content"), "sharegpt": ("from", "value")}

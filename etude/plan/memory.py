@@ -31,6 +31,7 @@ from etude.objectives.choose import join_kinds
 from etude.objectives.own import OwnLoss
 from etude.plan import Plan
 from etude.plan.allocator import Replay
+from etude.plan.four_bits import quantize
 from etude.plan.pieces import gathered_bytes, in_pieces
 from etude.plan.stand_ins import standing_in
 from etude.plan.trace import Block, Trace, Tracer, fake_weights, tracing
@@ -318,6 +319,8 @@ def _empty(subject: Subject) -> nn.Module:
                 setattr(module, name, subject.recipe.model.dropout)
         if isinstance(module, nn.Dropout):
             module.p = subject.recipe.model.dropout
+    if subject.recipe.model.quantize is not None:
+        quantize(model, _DTYPES[subject.precision])
     return model
 
 

@@ -36,9 +36,10 @@ class Grade:
 
     @staticmethod
     def of(run: Run, summary: Summary, made: str = "after") -> "Grade | None":
-        """The grade of a run; None if it did not finish in one attempt, or has no such forecast."""
+        """The grade of a run; None if it is damaged, has no such forecast or took several attempts."""
         kind = _KINDS[made]
-        if summary["status"] != "finished" or summary["attempts"] != 1 or summary[f"{kind}_seconds"] is None:
+        is_whole = summary["status"] == "finished" and summary["attempts"] == 1
+        if not is_whole or summary["damaged_lines"] or summary[f"{kind}_seconds"] is None:
             return None
         said = {name: summary[f"{kind}_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")}
         measured = {
@@ -98,21 +99,40 @@ def conditions(machine: dict[str, Any], device: str | None, kind: str) -> tuple[
 
 
 def grade_runs(folder: Path) -> tuple[list[Grade], dict[str, str]]:
-    """The grades of the finished runs in a folder, and the problems of those that cannot be read, by name."""
+    """The grades of the finished runs in a folder, and by name why the others have none, or one fewer.
+
+    A run is graded once, however many copies of it there are.
+    """
     whole, problems = read_runs(folder)
-    grades, problems, known = [], dict(problems), set[str]()
+    grades, problems, known = [], dict(problems), dict[str, str]()
     for run in whole:
         try:
-            if (identity := str(run.info["id"])) in known:  # a copy, or a link to it
+            identity = str(run.info["id"])
+            if identity in known:
+                problems[run.name] = f"it is a copy of {known[identity]}"
                 continue
-            known.add(identity)
             summary = summarize(run)
             graded = [Grade.of(run, summary, made) for made in _KINDS]
         except EtudeError as error:
             problems[run.name] = str(error)
             continue
-        grades += [grade for grade in graded if grade is not None]
+        if None in graded:
+            problems[run.name] = _why_ungraded(summary)
+        if found := [grade for grade in graded if grade is not None]:
+            known[identity] = run.name
+            grades += found
     return grades, problems
+
+
+def _why_ungraded(summary: Summary) -> str:
+    if summary["damaged_lines"]:
+        return f"its journal is damaged in {plural(len(summary['damaged_lines']), 'line')}"
+    if summary["status"] != "finished":
+        return "it did not finish"
+    if summary["attempts"] != 1:
+        return "it took several attempts"
+    lacking = [_MADE[made] for made, kind in _KINDS.items() if summary[f"{kind}_seconds"] is None]
+    return f"it has no forecast made {' or '.join(lacking)}"
 
 
 def correction_of(grades: Sequence[Grade], like: tuple[str, str, str], made: str) -> Correction | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from etude.data.sandbox import GENERATION
+from etude.data.turns import GENERATION
 from etude.processes import python_command, python_environment
 
 MESSAGES = [

@@ -17,7 +17,7 @@ from etude.models.build import adapt
 from etude.models.decoder_config import DecoderConfig
 from etude.models.encoder_config import EncoderConfig
 from etude.models.families.table import family_of
-from etude.models.parts import head_modules
+from etude.models.parts import head_modules, quantize
 from etude.models.t5_config import T5Config
 from etude.models.weights import keeps_fp32
 from etude.plan.memory import Subject
@@ -96,6 +96,8 @@ def build(subject: Subject) -> Any:
             is_head = bool(heads) and name.startswith(heads)
             if not (is_head or keeps_fp32(name, torch.bfloat16)):
                 parameter.data = parameter.data.bfloat16()
+    if subject.recipe.model.quantize is not None:
+        quantize(model, {"fp32": torch.float32, "bf16": torch.bfloat16}[subject.precision], CPU)
     adapt(subject.recipe, model)
     return model
 

@@ -1,6 +1,6 @@
 """Forecasts are graded by what runs took, and correct the next ones of like runs alone."""
 
-import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 
 from etude.recipe.schema import Recipe
 from etude.records.events import Forecast
+from etude.records.journal import read_journal, write_journal
 from etude.records.store import open_run
 from etude.report.grades import Correction, Grade, correction_of, grade_runs, grade_table
 from etude.report.summary import summarize
@@ -16,6 +17,7 @@ from etude.run import run_recipe
 from etude.start import Options
 
 Make = Callable[..., Recipe]
+SAID = {"step": 0, "seconds": 1.0, "evaluation_seconds": 0.5, "memory_bytes": 9, "disk_bytes": 9}
 HERE = ("a CPU", "cpu", "causal")
 
 
@@ -47,18 +49,35 @@ def test_a_run_has_the_errors_of_its_forecast(make_recipe: Make, tmp_path: Path)
 def test_damaged_runs_are_named_and_others_graded(make_recipe: Make, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     whole = run_recipe(make_recipe({"name": "whole"}), Options(runs=runs)).run
+    shutil.copytree(whole.path, runs / "z-copy")
+
+    def spoil(name: str, file: str, change: Callable[[bytes], bytes]) -> None:
+        shutil.copytree(whole.path, runs / name)
+        path = runs / name / file
+        path.write_bytes(change(path.read_bytes()))
+
     for name, file in (("one", "run.json"), ("two", "resolved.toml"), ("three", "environment.json")):
-        path = run_recipe(make_recipe({"name": name}), Options(runs=runs)).run.path
-        (path / file).write_text("{")
-    unfinished = run_recipe(make_recipe({"name": "four"}), Options(runs=runs)).run.path / "journal.jsonl"
-    lines = [
-        line for line in unfinished.read_text().splitlines(True) if json.loads(line)["type"] != "forecast"
-    ]
-    unfinished.write_text("".join(lines))
+        spoil(name, file, lambda text: b"{")
+    spoil("cut", "journal.jsonl", lambda text: text[:-9])
+    spoil("halved", "journal.jsonl", lambda text: text[: len(text) // 2])
+    spoil("flipped", "journal.jsonl", lambda text: text.replace(b'"memory_bytes":', b'"memory_bytes":1', 1))
+    none = [
+        entry for entry in read_journal(whole.path / "journal.jsonl").all
+        if not isinstance(entry.event, Forecast)
+    ]  # fmt: skip
+    spoil("none", "journal.jsonl", lambda text: b"")
+    write_journal(runs / "none/journal.jsonl", none)
+    for name, value in (("nan", {"seconds": math.nan}), ("huge", {"memory_bytes": 10**400})):
+        odd = [none[0], none[-1]._replace(event=Forecast(**{**SAID, **value})), *none[1:]]  # type: ignore[arg-type]
+        spoil(name, "journal.jsonl", lambda text: b"")
+        write_journal(runs / name / "journal.jsonl", odd)
     grades, problems = grade_runs(runs)
-    assert [grade.run for grade in grades] == [whole.name] * 2 and len(problems) == 3
-    shutil.copytree(whole.path, runs / "copy")
-    assert len(grade_runs(runs)[0]) == 2  # a copy of a run is no further one
+    assert [grade.run for grade in grades] == [whole.name] * 2
+    assert set(problems) == {path.name for path in runs.iterdir()} - {whole.name, ".lock"}
+    assert problems["z-copy"] == f"it is a copy of {whole.name}"
+    assert problems["cut"] == problems["halved"] == "it did not finish"
+    assert problems["flipped"] == problems["nan"] == problems["huge"] == "its journal is damaged in 1 line"
+    assert problems["none"] == "it has no forecast made before it or by its first steps"
     assert open_run(whole.name, runs)
 
 
