@@ -1,7 +1,8 @@
 """Time, memory and disk of short runs against what `etude estimate` said before them, and they of themselves.
 
 Seven runs of some seconds: a decoder from scratch, with rare, frequent and constant checkpoints, LoRA, labels,
-pairs. Each is estimated by steps tried here, then trained by `etude train` in a process of its own.
+pairs. Each is estimated by steps tried here, then trained by `etude train` in a process of its own. Beside it
+the parts of both, and what the command took beside the record: before its first line and after its last.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from measure import FOLDER, median, write_result
 sys.path.insert(0, str(FOLDER.parent))
 from etude.recipe.load import recipe_from, to_toml
 from etude.recipe.schema import Recipe
+from etude.records.events import Evaluation, Step
+from etude.records.ledger import Entry
+from etude.records.store import list_runs
 from etude.report.grades import grade_runs
 from tests import bases, recipes
 
@@ -48,12 +53,18 @@ def _try(title: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
     path, runs = folder / f"{title}.toml", folder / title
     path.write_text(to_toml(recipe))
     words = [*ETUDE, "estimate", str(path), "--json", "--runs", str(runs)]
-    said = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)["forecast"]["seconds"]
+    estimated = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    said, begun = estimated["forecast"]["seconds"], time.time()
     subprocess.run([*ETUDE, "train", str(path), "--runs", str(runs)], check=True, capture_output=True)
+    ended = time.time()
     ((before, grade), _) = grade_runs(runs)
-    took = grade.measured["seconds"]
+    (run,) = list_runs(runs)
+    took, entries = grade.measured["seconds"], run.ledger().entries
     assert took
     return {
+        "parts": _parts(entries), "estimated_parts": _parts_of(estimated["forecast"]),
+        "before_record": round(entries[0].time - begun, 2), "after_record": round(ended - entries[-1].time, 2),
+        "estimated_beside": estimated["beside_seconds"],
         "seconds": round(took, 2), "estimate": round(said, 2), "estimate_error": round(said / took - 1, 3),
         "at_start": round(before.forecast["seconds"], 2),
         "at_start_error": round(before.errors["seconds"] or 0, 3),
@@ -62,6 +73,28 @@ def _try(title: str, recipe: Recipe, folder: Path) -> dict[str, Any]:
         "memory_error": round(grade.errors["memory_bytes"] or 0, 3),
         "disk_error": round(grade.errors["disk_bytes"] or 0, 3),
     }  # fmt: skip
+
+
+def _parts(entries: list[Entry]) -> dict[str, float]:
+    """Seconds of a run by what it did: before its first step, steps, evaluations, and after the last step."""
+    steps = [(entry.event, entry.time) for entry in entries if isinstance(entry.event, Step)]
+    evaluations = [(each.event.seconds, each.time) for each in entries if isinstance(each.event, Evaluation)]
+    before = steps[0][1] - steps[0][0].seconds - entries[0].time
+    in_steps = sum(step.seconds for step, _ in steps)
+    in_evaluations = sum(seconds for seconds, moment in evaluations if moment > steps[0][1])
+    after = entries[-1].time - steps[-1][1]
+    rest = entries[-1].time - entries[0].time - before - in_steps - in_evaluations - after
+    parts = {"before": before, "steps": in_steps, "evaluations": in_evaluations, "after": after, "rest": rest}
+    return {name: round(seconds, 2) for name, seconds in parts.items()}
+
+
+def _parts_of(forecast: dict[str, Any]) -> dict[str, float]:
+    others, saves = forecast["evaluation_seconds"], forecast["checkpoint_seconds"]
+    return {
+        "steps": round(forecast["seconds"] - others, 2),
+        "checkpoints": saves,
+        "rest": round(others - saves, 2),
+    }
 
 
 def _cases(folder: Path) -> dict[str, Recipe]:

@@ -18,6 +18,7 @@ from etude.plan.forecast import (
     USUAL_SHARE,
     Costs,
     assume_costs,
+    beside_seconds,
     checkpoint_bytes,
     costs_at,
     count_saves,
@@ -125,6 +126,7 @@ class Estimate:
             "weights_bytes": weights_bytes(plan),
             "checkpoints": count_saves(plan, made.seconds) if made else None,
             "forecast": made and asdict(made),
+            "beside_seconds": self.costs and round(beside_seconds(self.costs), 3),
             "basis": self.basis,
             "gpu": self.where and self.where.title,
             "memory": self.room and self.room.values(),
@@ -220,11 +222,14 @@ class Estimate:
         saves = saves if saves > 0.01 else 0.0
         said += f"; {100 * (1 - beside):.0f} % of it in steps"
         said += f", {100 * saves:.0f} % in checkpoints" * bool(saves)
-        said += f", {100 * (beside - saves):.0f} % in tests, evaluations and the report"
+        said += f", {100 * (beside - saves):.0f} % in tests, evaluations and scores"
         corrected = f"; {self.correction}" if self.correction else ""
         patience = self.plan.recipe.evaluate.patience
         early = "" if patience is None else f"; less if evaluate.patience = {patience} ends it early"
-        return said + corrected + early
+        more = ""
+        if self.costs is not None and self.is_of_here:
+            more = f"; {rough_duration(beside_seconds(self.costs))} more to begin and for the report"
+        return said + corrected + more + early
 
 
 def estimate(

@@ -211,6 +211,7 @@ def _judge(plan: Plan, known: dict[str, Any], code: int, is_over: bool, limit: f
             costs,
             tried=int(known.get("tried", 0)),
             start_seconds=known.get("start_seconds", costs.start_seconds),
+            ready_seconds=known.get("ready_seconds", costs.ready_seconds),
             write_seconds=known.get("write_seconds"),
             interval=spread_of(known.get("times", ())),
             sample_seconds=known.get("sample_seconds", costs.sample_seconds),
@@ -232,9 +233,10 @@ def _measure(recipe: Recipe) -> Iterator[dict[str, Any]]:
     yield {"write_seconds": _measure_writing(checkpoint_bytes(plan))}
     state, new_weights = assemble(plan, Options(), world)
     is_fresh = None if new_weights else plan.pretrained is None
+    ready = time.time() - psutil.Process().create_time()
     started = time.perf_counter()
     tests = audit(plan, state, is_fresh=is_fresh)
-    yield {"audit": asdict(tests), "start_seconds": time.perf_counter() - started}
+    yield {"audit": asdict(tests), "start_seconds": time.perf_counter() - started, "ready_seconds": ready}
     objective = join_kinds(plan.tasks)
     size = plan.micro_batch_size or find_micro_batch(plan, state, objective, world)
     section = recipe.train.model_copy(update={"micro_batch_size": size})

@@ -32,7 +32,8 @@ def test_steps_and_texts_are_tried_and_nothing_is_written(tmp_path: Path) -> Non
     assert probed.costs is not None
     costs = probed.costs
     assert min(costs.step_seconds, costs.sample_seconds, costs.token_seconds, costs.memory_bytes) > 0
-    assert costs.tried > 0 and costs.start_seconds > 0 and costs.interval[0] < 1 < costs.interval[1]
+    assert costs.tried > 0 and costs.start_seconds > 0 and 0.0 < costs.ready_seconds != 3.0
+    assert costs.interval[0] < 1 < costs.interval[1]
     assert probed.basis == f"by {costs.tried} steps tried here"
 
 

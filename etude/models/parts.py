@@ -151,13 +151,22 @@ def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None
     except ImportError:
         advice = 'pip install "etude-workbench[quant]", or leave it out'
         raise InputError(f"model.quantize needs bitsandbytes; {advice}") from None
+
+    class FourBits(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
+        """Gives back what autocast computes in, as other linear layers do, not the dtype that it gets."""
+
+        def forward(self, x: torch.Tensor) -> Any:
+            if torch.is_autocast_enabled(x.device.type):
+                x = x.to(torch.get_autocast_dtype(x.device.type))
+            return super().forward(x)
+
     for name in find_targets(model, "all-linear"):
         layer = model.get_submodule(name)
         if type(layer) is not nn.Linear:
             wrong = f"{name} is a {type(layer).__name__}, which cannot be quantised"
             raise InputError(f"model.quantize: {wrong}; leave it out")
         settings = {"bias": layer.bias is not None, "compute_dtype": dtype, "quant_type": "nf4"}
-        small = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, **settings)
+        small = FourBits(layer.in_features, layer.out_features, **settings)
         small.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         small.bias = layer.bias
         model.set_submodule(name, small.to(device))

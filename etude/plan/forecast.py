@@ -38,9 +38,10 @@ _LEAST_STEPS, _MOST_STEPS, _ENOUGH_SECONDS = 3, 10, 2.0
 # next one waits for them. On the small machine 7 ms for 0.1 and for 62 MB, and 0.19 s to write 86 MB.
 _SAVE_SECONDS, _COPIED_BYTES = 0.006, 8e9  # a second
 _WRITE_SECONDS, _WRITTEN_BYTES = 0.015, 450e6
-_START_SECONDS, _REPORT_SECONDS = 1.0, 0.5  # tests before the first step; the report
-# The report and the end of the process, when a session is about to be over, and the share that is added to
-# what was measured of steps, checkpoints and evaluations.
+_START_SECONDS = 1.0  # tests before the first step
+# Python, torch, data and model before the first record of a run; the report and the end of the process.
+_READY_SECONDS, _REPORT_SECONDS = 3.0, 1.0
+# The report and the end, when a session is about to be over, and the share added to what was measured.
 _LEAVE_SECONDS, _LEAVE_SHARE = 5.0, 1.25
 _RECENT_STEPS, _RECENT = 100, 3  # the others: evaluations and checkpoints
 # The share by which steps alike differ from one minute to the next on a machine that others use, too.
@@ -58,7 +59,8 @@ class Costs:
     tried               steps after which that was
     checkpoint_seconds  of training that waits for a checkpoint to be taken; None: by its bytes
     write_seconds       of a checkpoint's files, which only the next one waits for; None: by its bytes
-    start_seconds       before the first step, without evaluations
+    start_seconds       from the first record to the first step, without evaluations
+    ready_seconds       of the process before the first record: Python, data and model
     interval            shares of the seconds forecast between which the truth is to lie
     """
 
@@ -70,6 +72,7 @@ class Costs:
     checkpoint_seconds: float | None = None
     write_seconds: float | None = None
     start_seconds: float = _START_SECONDS
+    ready_seconds: float = _READY_SECONDS
     interval: tuple[float, float] = (1 - _DRIFT, 1 + _DRIFT)
 
 
@@ -86,13 +89,16 @@ class Work:
 
 
 def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
-    """The whole run by the costs known after a step. One that stops early takes less."""
+    """The whole run, from its first record to its last, by the costs known after a step.
+
+    One that stops early takes less.
+    """
     count, each, last = count_evaluations(plan), evaluation_work(plan), final_work(plan)
     in_evaluations = evaluations_seconds(plan, costs) + _seconds(last, costs) + _baseline_seconds(plan)
     in_steps = plan.steps * costs.step_seconds
     made = count_saves(plan, in_steps + in_evaluations)
-    in_saves = made * _checkpoint_seconds(plan, costs, made)
-    others = costs.start_seconds + in_evaluations + in_saves + _REPORT_SECONDS
+    in_saves = _saves_seconds(plan, costs, made)
+    others = costs.start_seconds + in_evaluations + in_saves
     seconds = in_steps + others
     records = plan.steps * _STEP_BYTES + count * (_EVALUATION_BYTES + each.texts * _TEXT_BYTES)
     return events.Forecast(
@@ -104,6 +110,11 @@ def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
         checkpoint_seconds=round(in_saves, 3),
         interval=[round(share * seconds, 3) for share in costs.interval],
     )
+
+
+def beside_seconds(costs: Costs) -> float:
+    """Seconds of the process before the first record of a run, and after its last."""
+    return costs.ready_seconds + _REPORT_SECONDS
 
 
 def evaluations_seconds(plan: Plan, costs: Costs) -> float:
@@ -377,10 +388,13 @@ def _final_work(task: Task, is_pretrained: bool) -> Work:
     return Work(held_out, times * tokens, times * held_out)
 
 
-def _checkpoint_seconds(plan: Plan, costs: Costs, made: int) -> float:
-    """Seconds that training waits for one of so many checkpoints, measured or by their bytes."""
+def _saves_seconds(plan: Plan, costs: Costs, made: int) -> float:
+    """Seconds that training waits for so many checkpoints, measured or by their bytes.
+
+    The files of one are written while training goes on, but the next one, or the end, waits for them.
+    """
     size, between = checkpoint_bytes(plan), plan.steps * costs.step_seconds / max(made, 1)
     taken, written = costs.checkpoint_seconds, costs.write_seconds
     taken = _SAVE_SECONDS + size / _COPIED_BYTES if taken is None else taken
     written = _WRITE_SECONDS + size / _WRITTEN_BYTES if written is None else written
-    return taken + max(written - between, 0.0)
+    return made * taken + (made - 1) * max(written - between, 0.0) + written

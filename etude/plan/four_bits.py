@@ -34,7 +34,7 @@ class FourBits(nn.Linear):
         bias = None if self.bias is None else self.bias.to(self.dtype)
         shape = self.out_features, self.in_features
         made: Tensor = _Product.apply(x.to(self.dtype), shape, bias)  # type: ignore[no-untyped-call]
-        return made.to(x.dtype)
+        return made if torch.is_autocast_enabled(x.device.type) else made.to(x.dtype)
 
 
 def quantize(model: nn.Module, dtype: torch.dtype) -> None:

@@ -142,6 +142,10 @@ def test_an_adapter_on_a_base_of_4_bits_is_that_on_what_the_bits_say(tmp_path: P
     recipe, exact = KINDS["plain"], _decoder(_write_base(tmp_path))
     model = _decoder(tmp_path / "base")
     quantize(model, torch.float32, torch.device("cpu"))
+    small = model.get_submodule("model.layers.0.mlp.up_proj")
+    with torch.autocast("cpu", torch.bfloat16):  # as a layer of 16 bits, whose activations take half
+        assert small(torch.ones(2, small.in_features)).dtype == torch.bfloat16
+    assert small(torch.ones(2, small.in_features)).dtype == torch.float32
     with torch.no_grad():
         for name, module in exact.named_modules():
             if isinstance(small := model.get_submodule(name), bitsandbytes.nn.Linear4bit):

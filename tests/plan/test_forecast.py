@@ -14,6 +14,7 @@ from etude.plan.forecast import (
     Costs,
     Pace,
     assume_costs,
+    beside_seconds,
     checkpoint_bytes,
     count_evaluations,
     evaluation_work,
@@ -94,17 +95,18 @@ def test_time_is_that_of_steps_samples_and_texts(tmp_path: Path) -> None:
     plan = make_plan(of_kind("finetuning", tmp_path))
     costs = Costs(
         step_seconds=2.0, sample_seconds=0.1, token_seconds=0.01, memory_bytes=7, checkpoint_seconds=0.25,
-        start_seconds=3.0,
+        start_seconds=3.0, write_seconds=0.125, ready_seconds=5.0,
     )  # fmt: skip
     said = forecast(plan, costs)
     held_out = len(plan.corpus.validation or ())
     # 20 steps; before, at 10 and at 20 an evaluation, of all held-out samples, 6 tokens of answers, 64 of a prompt;
     # to read the prompt of each of the 4 texts takes a fifth of the loss of a sample.
-    # A checkpoint comes every five steps, and half a second goes to the report.
+    # A checkpoint comes every five steps; its files are written during the next steps, the last ones at the end.
     evaluations = 3 * (0.1 * (held_out + 0.2 * 4) + 0.01 * (6 + 64))
-    assert said.checkpoint_seconds == 4 * 0.25
-    assert said.evaluation_seconds == pytest.approx(evaluations + 3.0 + 4 * 0.25 + 0.5)
+    assert said.checkpoint_seconds == 4 * 0.25 + 0.125
+    assert said.evaluation_seconds == pytest.approx(evaluations + 3.0 + said.checkpoint_seconds)
     assert said.seconds == pytest.approx(20 * 2.0 + said.evaluation_seconds) and said.memory_bytes == 7
+    assert beside_seconds(costs) == 5.0 + 1.0, "a second for the report"
 
 
 def test_writing_weighs_more_in_a_tiny_model_than_in_one_whose_time_is_products(tmp_path: Path) -> None:
@@ -201,8 +203,8 @@ def test_checkpoints_that_were_waited_for_are_believed(make_recipe: Make) -> Non
         measured.add_checkpoint(0.7, 1.5)
         for pace in (assumed, measured):
             pace.add_step(number, 1.0)
-    # Each step takes one second, and half a second more goes by until the files are written.
-    assert measured.forecast(1).checkpoint_seconds == pytest.approx(12 * (0.7 + 0.5), rel=0.01)
+    # Each step takes one second, and half a second more goes by until the files are written; the end waits for all.
+    assert measured.forecast(1).checkpoint_seconds == pytest.approx(12 * 0.7 + 11 * 0.5 + 1.5, rel=0.01)
     assert 0 < assumed.forecast(1).checkpoint_seconds < 1.0
 
 
