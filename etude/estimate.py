@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -38,9 +38,10 @@ from etude.plan.traffic import Traffic, part_bytes, traffic_of
 from etude.plan.values import plan_values
 from etude.recipe.schema import Recipe
 from etude.records import events
-from etude.records.environment import describe_machine
-from etude.report.grades import Correction, conditions
 from etude.text import plural, rough_duration, rough_price, rough_size
+
+if TYPE_CHECKING:
+    from etude.report.grades import Correction
 
 _CHINCHILLA = 20  # tokens a parameter; arXiv:2203.15556
 _GIVEN_INTERVAL = (0.9, 1.2)
@@ -68,19 +69,14 @@ class Estimate:
     price: float | None = None
     room: Room | None = None
     traffic: Traffic | None = None
-    correction: Correction | None = None
+    correction: "Correction | None" = None
 
     @property
     def is_of_here(self) -> bool:
         """True if the time is that of this machine, by steps or arithmetic."""
         return self.where is None and self.costs is not None and self.costs.interval != _GIVEN_INTERVAL
 
-    @property
-    def conditions(self) -> tuple[str, str, str]:
-        """Machine, device and kind of training, as the grades of runs have them."""
-        return conditions(describe_machine(), self.plan.device.type, self.plan.recipe.train.objective)
-
-    def corrected(self, correction: Correction | None) -> "Estimate":
+    def corrected(self, correction: "Correction | None") -> "Estimate":
         """The same estimate, corrected by the runs before it."""
         return replace(self, correction=correction)
 

@@ -1,6 +1,7 @@
-"""Limits on the memory that a library allocates for a stranger's file."""
+"""Limits on the memory that a library allocates for a stranger's file; a rest for the garbage collector."""
 
 import contextlib
+import gc
 import resource
 from collections.abc import Iterator
 
@@ -30,3 +31,17 @@ def limit_process(most_bytes: int) -> None:
     for kind, most in limits.items():
         with contextlib.suppress(OSError, ValueError):  # not every system has each limit
             resource.setrlimit(kind, (most, most))
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep the garbage collector from looking through all objects as they grow more, and once at the end."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.freeze()
+            gc.unfreeze()  # what was made is among the oldest objects now, which are seldom looked through
+            gc.enable()

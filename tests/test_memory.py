@@ -1,11 +1,14 @@
 """The limit on memory holds inside its block and is gone behind it."""
 
+import gc
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from etude.memory import without_collection
 
 PROGRAM = """
 from etude.memory import limited_memory
@@ -25,3 +28,12 @@ def test_more_than_the_limit_is_refused_in_the_block_and_given_behind_it() -> No
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["refused", "500"]
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_collector_rests_within_and_goes_on_if_it_did_before() -> None:
+    with without_collection():
+        assert not gc.isenabled()
+        with without_collection():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

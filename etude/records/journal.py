@@ -1,7 +1,6 @@
 """The journal: every record of a run, one checksummed line of JSON each, only ever appended to."""
 
 import contextlib
-import gc
 import itertools
 import json
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 from etude import durable
 from etude.errors import DamageError, InputError
+from etude.memory import without_collection
 from etude.records import flat
 from etude.records.events import TIME, Attempt, Event, from_json, to_json
 from etude.records.ledger import Entry, Ledger, is_void
@@ -119,7 +119,7 @@ class Reader:
         Raises: MissingError if there is no journal; InputError if it cannot be one, or its format is newer
         than this version knows.
         """
-        with _without_collection():
+        with without_collection():
             for lines in self._lines.read():
                 start = 0
                 for other in [index for index, line in enumerate(lines) if not flat.is_flat(line)]:
@@ -237,20 +237,6 @@ def append_beside(path: Path, event: Event) -> None:
     file.append(_line(to_json(event, time.time())))
     file.sync()
     file.close()
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep the garbage collector from looking through all records as they grow more, and once at the end."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.freeze()
-            gc.unfreeze()  # what was read is among the oldest objects now, which are seldom looked through
-            gc.enable()
 
 
 def _line(record: dict[str, Any]) -> bytes:
