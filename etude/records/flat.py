@@ -13,6 +13,7 @@ from etude.records.ledger import Entry
 
 _HEADS = (b'{"type": "step",', b'{"type": "resource",')
 _TYPE_BYTES = len(_HEADS[0])  # so many bytes tell the type
+_head = itemgetter(slice(_TYPE_BYTES))
 _HINTS: dict[Any, CoreSchema] = {
     int: core_schema.int_schema(ge=0, lt=2**63, strict=True),
     bool: core_schema.bool_schema(strict=True),
@@ -65,6 +66,13 @@ class _Flat:
 def is_flat(line: bytes) -> bool:
     """True for a line that begins as a step or a resource does."""
     return line[:_TYPE_BYTES] in _TYPES
+
+
+def others(lines: list[bytes]) -> list[int]:
+    """The places of the lines that begin as neither a step nor a resource does, which are few."""
+    if set(map(_head, lines)) <= _TYPES.keys():
+        return []
+    return [place for place, head in enumerate(map(_head, lines)) if head not in _TYPES]
 
 
 def read(lines: list[bytes], attempt: int) -> list[Entry]:

@@ -122,7 +122,7 @@ class Reader:
         with without_collection():
             for lines in self._lines.read():
                 start = 0
-                for other in [index for index, line in enumerate(lines) if not flat.is_flat(line)]:
+                for other in flat.others(lines):
                     self._take_flat(lines[start:other])
                     self._take(lines[other])
                     start = other + 1

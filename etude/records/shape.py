@@ -119,13 +119,13 @@ def _object(required: Iterable[str], known: Mapping[str, Check], other: Check) -
 
 def _union(checkers: list[Check]) -> Check:
     def check(value: Any) -> Any:
-        problems = []
+        problem = ""  # as text: an error holds this frame, which would hold the error, and so all that reads
         for one in checkers:
             try:
                 return one(value)
             except ValueError as error:
-                problems.append(error)
-        raise problems[0]
+                problem = problem or str(error)
+        raise ValueError(problem)
 
     return check
 

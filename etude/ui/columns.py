@@ -165,14 +165,11 @@ class Columns:
         lengths = np.fromiter(map(len, block), np.float64, len(block)) + 1
         ends = (self.size + np.cumsum(lengths)).tolist()
         start = 0
-        for is_flat, group in itertools.groupby(block, flat.is_flat):
-            stop = start + len(list(group))
-            if is_flat:
-                self._take_flat(block[start:stop], ends[start:stop])
-            else:
-                for line, end in zip(block[start:stop], ends[start:stop]):
-                    self._take(line, end)
-            start = stop
+        for other in flat.others(block):
+            self._take_flat(block[start:other], ends[start:other])
+            self._take(block[other], ends[other])
+            start = other + 1
+        self._take_flat(block[start:], ends[start:])
         self.lines += len(block)
 
     def _take_flat(self, lines: list[bytes], ends: list[float]) -> None:

@@ -124,3 +124,9 @@ def test_the_values_of_a_type_are_the_fields_of_its_event() -> None:
     assert [flat.is_step(LINES[name]) for name in ("step", "resource")] == [True, False]
     with pytest.raises(ValueError, match="within a line"):
         flat.read_values([b"{{"], Step)
+
+
+def test_the_places_of_other_lines_are_those_that_are_not_flat() -> None:
+    some = [b'{"type": "step", 1', b'{"type": "resource", 1', b'{"type": "note"}', b"", b'{"type": "step"}']
+    for lines in ([], some[:2], some, some[::-1], some[2:] * 2):
+        assert flat.others(lines) == [place for place, line in enumerate(lines) if not flat.is_flat(line)]

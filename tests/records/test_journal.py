@@ -1,5 +1,7 @@
+import gc
 import json
 import math
+import weakref
 import zlib
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from etude.records.events import Finding, Note, Resource, Step, to_json
 from etude.records.journal import Journal, Reader, append_beside, read_journal
 from etude.records.ledger import is_void
 from tests.records.samples import attempt, step
+from tests.report.runs import finished_run
 
 END = Resource(3, 200.0, 0.25, 0.01, 90.0, 1 << 20)
 
@@ -187,3 +190,16 @@ def test_a_journal_that_somebody_cuts_off_is_noticed_at_the_next_append(tmp_path
         journal.append(step(4))
     assert path.stat().st_size == size
     journal.close()
+
+
+def test_a_reader_that_is_done_with_leaves_no_memory_to_the_garbage_collector(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        reader = Reader(run.path / "journal.jsonl")
+        known = weakref.ref(reader), len(reader.read().entries)
+        del reader
+        assert known[0]() is None and known[1] > 40
+    finally:
+        gc.enable()
