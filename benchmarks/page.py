@@ -227,6 +227,7 @@ class Tabs:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         self._opened.callback(browser.close)
         self._context = browser.new_context()
+        self._context.set_default_timeout(600_000)  # of a machine that has much else to do
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -141,8 +141,6 @@ class Library:
         self._look_at = -_LOOK_SECONDS
 
     def _read(self) -> Look:
-        from etude.sweep.folder import SweepFolder
-
         found = _Found()
         for folder in self.folders:
             _walk(str(folder), printable(folder), None, _DEEPEST, found)
@@ -161,8 +159,11 @@ class Library:
         sweep_ids = _identify({path: _name(path) for path in found.sweeps})
         digest.update(repr((sorted(damaged.items()), sorted(sweep_ids.values()))).encode("utf-8", "replace"))
         order = sorted(known, key=lambda path: (known[path].run.info["created"], path))
-        for path in found.sweeps:
-            self._sweeps.setdefault(path, SweepFolder(Path(path)))
+        if found.sweeps:
+            from etude.sweep.folder import SweepFolder
+
+            for path in found.sweeps:
+                self._sweeps.setdefault(path, SweepFolder(Path(path)))
         return Look(
             {ids[path]: known[path].run for path in order},
             {ids[path]: _place(known[path], where[path], sweep_ids) for path in order},

@@ -20,7 +20,6 @@ from etude.recipe.settings import is_default, shown_settings
 from etude.recipe.toml import count_parts, parse
 from etude.records.events import plain
 from etude.records.store import Run
-from etude.report.compare import differing_settings
 from etude.text import shorten
 from etude.ui.programs import Program, Programs, SupersededError, problem_of
 from etude.ui.trim import trim
@@ -50,6 +49,8 @@ def run_recipe(run: Run, other: Run | None = None) -> dict[str, Any]:
         values = shown_settings(run.recipe).items()
         rows = [(key, value, _default(key)) for key, value in values if not is_default(key, value)]
     else:
+        from etude.report.compare import differing_settings
+
         differing = differing_settings([run, other], is_seed_kept=True)
         rows = [(key, mine, theirs) for key, (mine, theirs) in differing.items()]
     is_set = _is_set_in(run)

@@ -5,7 +5,7 @@ They need most of etude that reads runs, so the server imports them while the br
 
 import functools
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from starlette.requests import Request
@@ -28,10 +28,11 @@ from etude.ui.readings import Readings
 from etude.ui.recipes import Given, check, estimate, preview, run_recipe, schema
 from etude.ui.requests import Requests
 from etude.ui.series import csv_lines, read_series
-from etude.ui.side_by_side import compare
 from etude.ui.starting import Starts, places
-from etude.ui.sweeps import Sweeps
 from etude.ui.writing import log, report, report_file, samples
+
+if TYPE_CHECKING:
+    from etude.ui.sweeps import Sweeps
 
 _MOST_POINTS, _MOST_NAMES, _MOST_RUNS, _MOST_LINES = 5_000, 60, 200, 10_000
 _MOST_STEPS = 100  # that are placed on an axis
@@ -50,10 +51,16 @@ class Routes:
         self._library, self._version, self._read_only = library, version, read_only
         self._told = told
         self._programs, self._readings = Programs(), Readings()
-        self._listing, self._sweeps = Listing(self._readings), Sweeps(self._programs)
+        self._listing = Listing(self._readings)
         self._pages = RunPages(library, self._readings)
         self._machine, self._requests, self._starts = Machine(), Requests(), Starts()
         self._watch = Watch(library, lambda: self._listing.version(library), told)
+
+    @functools.cached_property
+    def _sweeps(self) -> "Sweeps":
+        from etude.ui.sweeps import Sweeps  # a sixth of all imports, and no part of the first look
+
+        return Sweeps(self._programs)
 
     @functools.cached_property
     def router(self) -> Router:
@@ -185,6 +192,8 @@ class Routes:
 
     def _compare(self, asked: Asked) -> dict[str, Any]:
         runs, baseline = asked.names("runs", _MOST_RUNS), asked.query.get("baseline")
+        from etude.ui.side_by_side import compare
+
         return compare(self._library, self._programs, runs, baseline)
 
     def _sweep(self, asked: Asked) -> dict[str, Any]:

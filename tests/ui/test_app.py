@@ -37,3 +37,9 @@ def test_what_the_link_waits_for_imports_no_recipe_and_no_records() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not done.stdout.split()
+
+
+def test_the_list_of_runs_and_a_chart_wait_for_no_sweep_and_no_comparison() -> None:
+    code = "import sys, etude.ui.routes\nprint(*({'etude.sweep', 'etude.report.compare'} & sys.modules.keys()))\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
