@@ -2,7 +2,7 @@
 
 import torch
 
-from etude.models.layers import RMSNorm, draw, embedding, run_block
+from etude.models.layers import RMSNorm, draw, embedding, fill, run_block
 
 
 def test_norm_and_its_gradients_are_those_of_torch() -> None:
@@ -19,11 +19,10 @@ def test_norm_and_its_gradients_are_those_of_torch() -> None:
 
 
 def test_drawn_numbers_are_the_same_in_every_dtype() -> None:
-    exact, rounded = (
-        torch.nn.Parameter(torch.zeros(7, 5, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)
-    )
-    for parameter in (exact, rounded):
-        draw(parameter, 0.3, torch.Generator().manual_seed(4))
+    models = [torch.nn.Linear(5, 7, bias=False, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
+    for model in models:
+        fill(model, [("weight", draw(model.weight.shape, 0.3, torch.Generator().manual_seed(4)))])
+    exact, rounded = (model.weight for model in models)
     assert torch.equal(exact.bfloat16(), rounded) and 0.2 < exact.std() < 0.4
 
 
