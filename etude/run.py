@@ -90,8 +90,7 @@ class Training:
                     if session.pace.add_step(step.number, step.seconds):
                         _forecast(session)
                     if _is_log_step(session):
-                        session.recorder.log()
-                        session.recorder.write(*session.invariants.check(step))
+                        session.log(step)
                     elif session.world.size == 1:  # one of several would fail for a broken step first
                         session.recorder.drain_late()
                     if _is_evaluation_due(session):

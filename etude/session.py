@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from etude.assemble import assemble, sharing_of
+from etude.assemble import answer_signal, assemble, join_ranks, sharing_of
 from etude.causes import explain, find_causes, name_repeats
 from etude.control.clerk import Clerk
 from etude.control.desk import Desk
@@ -27,7 +27,7 @@ from etude.engine.keeper import Keeper
 from etude.engine.loop import Step, TrainState, train
 from etude.engine.out_of_memory import is_out_of_memory, release
 from etude.engine.recorder import Recorder
-from etude.engine.world import World, join_world, measure_matrix_rate
+from etude.engine.world import World, measure_matrix_rate
 from etude.errors import InputError
 from etude.evaluate.judge import Judge
 from etude.first_course import sized_course, take_lost_changes
@@ -51,7 +51,7 @@ from etude.records.trackers import require_trackers
 from etude.requests import open_clerk, void_stale
 from etude.run_watch import RunWatch
 from etude.start import Options, find_started, open_folder, write_start
-from etude.text import plural, shorten
+from etude.text import shorten
 from etude.watch.detectors.collapse import Collapse
 from etude.watch.detectors.unseen import Overfitting, ValidationRise
 
@@ -136,6 +136,16 @@ class Session:
                     yield step
                     if self.state.course is not course:
                         break
+
+    def log(self, step: Step) -> None:
+        """Write down the steps since the last log step, and what rules and ranks tell of them.
+
+        A step that left a broken weight ends the run before its rules are looked at.
+        """
+        self.recorder.drain()
+        found = self.invariants.check(step)
+        self.recorder.log(self.invariants.stragglers.times)
+        self.recorder.write(*found)
 
     def why_leave(self, seconds: float = 0.0) -> str | None:
         """The reason to leave the rest to a later session: this one has no time for what takes so long.
@@ -238,14 +248,12 @@ def begin(
     _set_determinism(recipe)
     begun = find_started(recipe, options) or options.replays
     plan = make_plan(recipe, own=options.own, today=begun.day if begun else None)
-    world = _join(plan, stack)
+    world = join_ranks(plan, stack)
     state, new_weights = assemble(plan, options, world)
     objective = join_kinds(plan.tasks)
     try_own_code(plan, options.own, state, objective, world)
     # Before the run folder is made, so that it is made whole.
-    signals = stack.enter_context(
-        StopSignals(options.view.acknowledge if options.view else lambda name: None)
-    )
+    signals = stack.enter_context(StopSignals(partial(answer_signal, world, options)))
     run, writer = open_folder(plan, options, world)
     clerk = None
     if writer is not None:
@@ -325,18 +333,6 @@ def _require_surroundings(recipe: Recipe, options: Options) -> None:
     require_place(recipe, options.runs)
     if read_place().rank == 0:
         open_channels(recipe.notify)
-
-
-def _join(plan: Plan, stack: contextlib.ExitStack) -> World:
-    """Join the ranks of a run until the stack closes. Raises: InputError if their number is another."""
-    world = join_world(plan.device)
-    stack.push(lambda kind, *_: world.leave(together=kind is None))
-    if world.size != plan.recipe.train.devices:
-        raise InputError(
-            f"train.devices is {plan.recipe.train.devices}, but the run has {plural(world.size, 'rank')}; "
-            "start them by etude train --devices, or set train.devices to their number"
-        )
-    return world
 
 
 def _desk(

@@ -1,6 +1,8 @@
 """The start of a run: its folder is found or made, and the conditions of an attempt are written down."""
 
 import re
+import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -49,6 +51,7 @@ from etude.records.trackers import FindingLog, TextLog, TrainerState, open_track
 
 _SAMPLES_LOOKED_AT = 64
 _CHANGES_NAMED = 4
+_SHARED_SECONDS = 30.0  # until a shared disk shows other machines a new folder
 
 
 class View(Tracker, Protocol):
@@ -134,7 +137,21 @@ def open_folder(plan: Plan, options: Options, world: World) -> tuple[Run, RunWri
     answer = world.agree(answer)
     if answer.startswith("!"):
         raise InputError(answer[1:])
+    if writer is None and world.size > 1:
+        _require_folder(Path(answer))
     return writer.run if writer else Run(Path(answer)), writer
+
+
+def _require_folder(path: Path) -> None:
+    """Raises: InputError if the run folder of rank 0 is not on this machine, too."""
+    end = time.monotonic() + _SHARED_SECONDS
+    while not (path / "run.json").exists():
+        if time.monotonic() > end:
+            raise InputError(
+                f"{path}, the run folder of rank 0, is not there on {socket.gethostname()}; put --runs on a "
+                "disk that all machines share"
+            )
+        time.sleep(0.2)
 
 
 def write_start(

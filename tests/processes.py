@@ -27,7 +27,7 @@ class Life:
 
     def wait_for_progress(self) -> None:
         """Wait until this life has saved, and note its processes."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while self._saved() <= self._before:
             assert self.process.poll() is None and time.monotonic() < deadline, self.said()
             time.sleep(0.02)
@@ -44,8 +44,8 @@ class Life:
 
     def end(self) -> int:
         """Wait for the launcher, and check that none of the run is left and nothing but lines was said."""
-        code = self.process.wait(timeout=60)
-        _, left = psutil.wait_procs(self.ranks, timeout=10)
+        code = self.process.wait(timeout=300)
+        _, left = psutil.wait_procs(self.ranks, timeout=60)
         assert not left, left
         assert "Traceback" not in self.said(), self.said()
         return code

@@ -99,7 +99,9 @@ def command_lines() -> list[Any]:
     names = ["", *COMMANDS, "data", *(f"data {name}" for name in DATA_COMMANDS)]
     shown["help"] = "\n".join(example_text(name) for name in names)
     commands = [
-        (where, re.split(" [<>|] ", line)[0]) for where in shown for line in shown[where].splitlines()
+        (where, re.split(" [<>|] ", line)[0])
+        for where in shown
+        for line in shown[where].replace("\\\n", " ").splitlines()
     ]
     lines = [(where, shlex.split(command, comments=True)) for where, command in commands]
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from etude import start
 from etude.errors import InputError
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding
@@ -184,3 +185,11 @@ def test_first_weights_given_by_the_name_of_the_recipe_are_those_of_the_run_befo
     final = "checkpoints/step-000012/model.safetensors"
     assert second.name != first.name
     assert (second.path / final).read_bytes() == (third.path / final).read_bytes()
+
+
+def test_a_rank_that_does_not_see_the_run_folder_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "_SHARED_SECONDS", 0.0)
+    with pytest.raises(InputError, match=r"/there, the run folder of rank 0, is not there on .*; put --runs"):
+        start._require_folder(tmp_path / "there")

@@ -145,7 +145,7 @@ def start_ranks(recipe: "Recipe") -> None:
     from etude.launch.ranks import has_own_ranks, run_ranks
 
     if has_own_ranks(recipe):
-        tell_ranks(run_ranks(recipe.train.devices, sys.argv[1:]))
+        tell_ranks(run_ranks(recipe, sys.argv[1:]))
         raise typer.Exit
 
 

@@ -43,6 +43,6 @@ def fork_run(
         return
     if has_own_ranks(made.recipe):
         words = ["resume", str(made.path), *["--json"] * as_json]
-        tell_ranks(run_ranks(made.recipe.train.devices, words))
+        tell_ranks(run_ranks(made.recipe, words))
         return
     train_here(made.recipe, Options(runs=made.path.parent, resume=made), as_json=as_json)

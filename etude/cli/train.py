@@ -24,7 +24,7 @@ from etude.cli.options import (
     parse_path,
 )
 from etude.cli.printing import print_json, print_rows, say
-from etude.control.ranks import read_place
+from etude.control.ranks import began_torchrun, read_place
 from etude.errors import InputError
 from etude.text import plural
 
@@ -76,6 +76,7 @@ def train(
     from etude.recipe.load import read_recipe_text
 
     loaded = load(recipe, overrides, devices)
+    new = new and not _is_begun(loaded, runs)
     if replayed is not None and repeat is not None:
         raise InputError("--replay is for one run; leave it out, or leave out --repeat")
     if repeat is None:
@@ -101,6 +102,19 @@ def train(
 
         words = ["train", str(recipe), *(overrides or []), *(["--json"] if as_json else [])]
         train_repeatedly(loaded, options, repeat, words, as_json=as_json)
+
+
+def _is_begun(recipe: "Recipe", runs: Path) -> bool:
+    """True if this torchrun has begun a run of the recipe: it starts failed ranks again with --new, too."""
+    from datetime import UTC, datetime
+
+    from etude.records.store import find_runs
+
+    began = began_torchrun()
+    if began is None:
+        return False
+    moment = datetime.fromtimestamp(began, UTC).isoformat(timespec="microseconds")
+    return any(run.info["created"] > moment for run in find_runs(runs, recipe))
 
 
 def _replay(recipe: "Recipe", name: str, options: "Options") -> tuple["Recipe", "Options"]:

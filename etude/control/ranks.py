@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from etude.errors import InputError
 
 # Set by etude's own launcher: its private folder, and the descriptor of this rank's socket to it.
 FOLDER, SOCKET = "ETUDE_RANKS_FOLDER", "ETUDE_RANKS_SOCKET"
+LOST = "lost"  # in that folder: which rank ended the others, and how
 # A beat says that this process lives, and whether it has done anything since the last.
 WORKS, LIVES = b"w", b"."
 IDLE_SECONDS = 600.0  # as long as a rank may keep the others waiting in a step
-_BEAT_SECONDS = 1.0
+SILENCE_SECONDS = 40.0  # as long as a rank, which says every second that it lives, may say nothing
+_BEAT_SECONDS, _TELL_SECONDS = 1.0, 2.0
 _ADVICE = "unset it, or start the ranks with --devices or torchrun"
 
 
@@ -78,8 +81,18 @@ def follow_launcher() -> None:
     threading.Thread(target=_follow, args=(launcher,), name="launcher", daemon=True).start()
 
 
-def watch_main_thread(rank: int, idle_seconds: float = IDLE_SECONDS) -> None:
-    """End this rank of torchrun, which does not watch it, once it has done nothing for so long."""
+def began_torchrun() -> float | None:
+    """The moment at which the torchrun of this rank began, which starts ranks again by the same words."""
+    import psutil
+
+    return psutil.Process(os.getppid()).create_time() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def watch_main_thread(rank: int, tell: Callable[[str], None], idle_seconds: float = IDLE_SECONDS) -> None:
+    """End this rank of torchrun, which does not watch it, once it has done nothing for so long.
+
+    tell: passes the reason on to the other ranks.
+    """
 
     def watch() -> None:
         effort, idle = _Effort(), 0
@@ -87,6 +100,8 @@ def watch_main_thread(rank: int, idle_seconds: float = IDLE_SECONDS) -> None:
             time.sleep(_BEAT_SECONDS)
             idle = 0 if effort.is_new() else idle + 1
         reason = f"it did nothing for {idle_seconds:.0f} s"
+        tell(f"rank {rank} hung, and was ended: {reason}")
+        time.sleep(_TELL_SECONDS)
         with contextlib.suppress(OSError):
             os.write(2, f"error: rank {rank} hung, and was ended: {reason}; start it again\n".encode())
         os._exit(1)

@@ -19,6 +19,7 @@ from etude.engine.counts import Counts
 from etude.engine.host import Floats, to_host
 from etude.engine.loop import Step, TrainState
 from etude.engine.planned import Planned
+from etude.engine.stragglers import Stragglers
 from etude.engine.updates import Updates
 from etude.engine.world import World
 from etude.records.events import Finding
@@ -43,6 +44,7 @@ class Invariants:
     split: Samples | Mixture
     global_batch_size: int
     moved_within: int = MOVED_WITHIN
+    stragglers: Stragglers = field(default_factory=Stragglers)
     _read: StepBatches | None = None
     _turn: int = 0
     _compared: int = 0
@@ -88,19 +90,22 @@ class Invariants:
     def note(self, step: Step) -> None:
         """Remember an update that was made or skipped, without asking the device for it."""
         if not step.is_void:
+            self.stragglers.add(step.own)
             self._made.note(step)
 
     def check(self, step: Step) -> list[Finding]:
-        """The rules that a log step breaks, on any rank; every rank calls it."""
+        """The rules that a log step breaks, on any rank, and the rank that is slow; every rank calls it."""
         told = to_host(self._asked(step))
         found = [*self._pending, *self._rules(step, told)]
         found += self._find_other_updates({each.kind for each in found} | self._reported, told)
         self._pending = []
+        slow = list[Finding]()
         if self.world.size > 1:
-            found = self._agree(found)
+            found, microseconds = self._agree(found)
+            slow = self.stragglers.judge(step.number, microseconds)
         new = [each for each in found if each.kind not in self._reported]
         self._reported |= {each.kind for each in new}
-        return [finding(step.number, each) for each in new]
+        return [*(finding(step.number, each) for each in new), *slow]
 
     @contextlib.contextmanager
     def unchanged(self, what: str) -> Iterator[None]:
@@ -311,17 +316,21 @@ class Invariants:
         if moved:
             yield broken("frozen_moved", "frozen weights moved", first_few(moved))
 
-    def _agree(self, mine: Sequence[Broken]) -> list[Broken]:
-        """Broken rules of all ranks, as rank 0 can tell them, and ranks whose weights differ."""
+    def _agree(self, mine: Sequence[Broken]) -> tuple[list[Broken], list[int]]:
+        """Broken rules of all ranks, as rank 0 can tell them, and ranks whose weights differ.
+
+        Beside them, each rank's own time of a step in microseconds.
+        """
         # All at first, as ranks may begin apart.
         bits = list(fingerprints(self._trained if self._turn == 1 else self._part(self._trained)).values())
         kinds = list(ADVICE)
         told = [hash(tuple(bits)) & (2**52 - 1), sum(1 << kinds.index(each.kind) for each in mine)]
-        table = torch.zeros(self.world.size, 2, dtype=torch.int64)
+        told.append(self.stragglers.microseconds())
+        table = torch.zeros(self.world.size, 3, dtype=torch.int64)
         table[self.world.rank] = torch.tensor(told)
         self.world.total([table])
         found = list(mine)
-        for rank, (_, mask) in enumerate(table.tolist()):
+        for rank, (_, mask, _) in enumerate(table.tolist()):
             theirs = [kind for place, kind in enumerate(kinds) if mask >> place & 1]
             known = {each.kind for each in found}
             found += [
@@ -333,7 +342,7 @@ class Invariants:
         if is_alike and (other := [rank for rank, mark in enumerate(marks) if mark != marks[0]]):
             said = f"those of rank {first_numbers(other)} differ from those of rank 0"
             found.append(broken("ranks_differ", "the ranks do not hold the same weights", said))
-        return found
+        return found, table[:, 2].tolist()
 
     @cached_property
     def _trained(self) -> dict[str, Tensor]:

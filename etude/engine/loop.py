@@ -17,6 +17,7 @@ from etude.engine.out_of_memory import SMALLER, is_out_of_memory, release
 from etude.engine.parallel import Layout, Replicas
 from etude.engine.precision import Precision
 from etude.engine.shards import Shards
+from etude.engine.stragglers import OwnTime
 from etude.engine.world import World
 from etude.errors import FaultError
 from etude.models.layers import set_recompute
@@ -92,6 +93,7 @@ class Step:
     measured  (7,) fp32, over all ranks: sum of losses in nats, targets, tokens, gradient norm before
               clipping, 1 if skipped, 1 if the update left a weight that is not finite, tokens computed; in
               fp16 (8,), with the loss scale of the step, for a mean loss
+    own       this rank's time until it waits for others; None where those wait for it at any time
     shortage  what a rank had no memory for, so that nothing was changed and the step is still to be done
     """
 
@@ -103,6 +105,7 @@ class Step:
     wait_seconds: float
     measured: torch.Tensor
     shortage: str | None = None
+    own: OwnTime | None = None
 
     @property
     def is_void(self) -> bool:
@@ -135,7 +138,8 @@ def train(
     A step for which a rank has too little memory is yielded as void on every rank; the caller changes the
     course and trains on other batches, since these would not fit again. Raises: FaultError if it does not.
     """
-    started = time.perf_counter()
+    is_apart = world.size > 1 and state.shards is None
+    started, own = time.perf_counter(), OwnTime(world.device) if is_apart else None
     with state.shards or Replicas(state.optimizer.parameters, world) as layout:
         for step in batches:
             waited = time.perf_counter() - started
@@ -146,6 +150,8 @@ def train(
                 state.recomputes = settings.recompute
             totals = zero_totals(world.device)
             lacks = (gradients or add_gradients)(state, step, objective, totals, layout)
+            if own is not None:
+                own.end()
             grads, shortage = _sum_over_ranks(state, totals, layout, lacks)
             number, measured = state.step + 1, torch.zeros(7, device=world.device)
             if shortage is None:
@@ -155,13 +161,13 @@ def train(
             now = time.perf_counter()
             yield Step(
                 number, step.epoch, settings.learning_rate, step.samples, seconds=now - started,
-                wait_seconds=waited, measured=measured, shortage=shortage,
+                wait_seconds=waited, measured=measured, shortage=shortage, own=own,
             )  # fmt: skip
             if shortage is not None:
                 raise FaultError(
                     f"step {number} did not fit into memory, and nothing was changed to make it fit"
                 )
-            started = time.perf_counter()
+            started, own = time.perf_counter(), OwnTime(world.device) if is_apart else None
 
 
 def add_gradients(

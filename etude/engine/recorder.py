@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 
 from etude.engine.loop import Step
+from etude.engine.stragglers import RankTimes
 from etude.errors import FaultError
 from etude.models.cost import Cost
 from etude.records import events
@@ -94,8 +95,8 @@ class Recorder:
                 f"nothing; lower optim.learning_rate{self._wider}, and start again with --new"
             )
 
-    def log(self) -> None:
-        """Write down the steps since the last log step, and at what cost they were made."""
+    def log(self, ranks: RankTimes | None = None) -> None:
+        """Write down the steps since the last log step, at what cost they were made, and how ranks differ."""
         self.drain()
         steps, self._since_log = self._since_log, []
         seconds = sum(step.seconds for step in steps)
@@ -108,6 +109,9 @@ class Recorder:
                 mfu=_rate(self._cost.operations(computed, targets), seconds * self.matrix_rate, 4),
                 wait_ratio=_rate(sum(step.wait_seconds for step in steps), seconds, 4),
                 **vars(self._sampler.read()),
+                slowest_rank=ranks and ranks.slowest,
+                slowest_seconds=ranks and round(ranks.most, 6),
+                median_seconds=ranks and round(ranks.median, 6),
             )
         )
         self.beat()

@@ -17,7 +17,7 @@ from etude.data.batch import NumpyBatch
 from etude.engine.out_of_memory import is_out_of_memory
 from etude.engine.tensor_files import Piece
 from etude.engine.world import World
-from etude.errors import FaultError, InputError, LostRankError
+from etude.errors import FaultError, InputError
 from etude.models.lora import find_layers
 
 _OF_RANKS = re.compile(r"gloo|NCCL|[Cc]onnection|timed out|Timed out")
@@ -116,9 +116,7 @@ class Shards:
             if isinstance(error, dist.DistError) or (
                 isinstance(error, RuntimeError) and _OF_RANKS.search(str(error))
             ):
-                raise LostRankError(
-                    "another rank of this run ended or does not answer; the same command continues"
-                ) from error
+                raise self.world.lost(str(error).partition("\n")[0]) from error
             raise
 
     def take(self) -> None:

@@ -1,7 +1,7 @@
 """Devices and ranks. One process is a world of size 1."""
 
 import contextlib
-import itertools
+import ctypes
 import json
 import os
 import time
@@ -13,16 +13,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from etude.control.ranks import IDLE_SECONDS, Place, read_place, watch_main_thread
+from etude.control.ranks import IDLE_SECONDS, SILENCE_SECONDS, Place, read_place, watch_main_thread
+from etude.engine.heartbeat import Heartbeat, Launched, Others
+from etude.engine.meeting import meet
 from etude.errors import FaultError, InputError, LostRankError
 from etude.interruption import Abandoned
 from etude.text import plural
 
-# A rank that ended is noticed at once, one that hangs in a step after this long, which is NCCL's limit too.
-_STEP_PATIENCE = timedelta(seconds=IDLE_SECONDS)
 _MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
-_LOOK_SECONDS = 0.02
-_JOINED = itertools.count()  # runs of this process
+_LOOK_SECONDS, _EXCHANGE_LOOK = 0.02, timedelta(seconds=0.5)
 _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 
 
@@ -30,13 +29,15 @@ _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 class World:
     """This process among those that share the run.
 
-    store  where ranks leave word for each other; None for a world of size 1
+    store   where ranks leave word for each other; None for a world of size 1
+    others  tell that a rank is lost
     """
 
     device: torch.device
     rank: int = 0
     size: int = 1
     store: Any = None  # torch's types leave its stores out
+    others: Others | None = None
     _left: list[str] = field(default_factory=list)  # works that the ranks left together, before their end
 
     @property
@@ -61,10 +62,13 @@ class World:
         """
 
         def wait() -> None:
-            with _with_others():
-                work.wait()
+            with self.exchange():
+                if flat.is_cuda:  # its stream waits, and a lost rank breaks off what is under way
+                    work.wait()
+                while not flat.is_cuda and not self._has_ended(work):
+                    self._require_others()
 
-        with _with_others():
+        with self.exchange():
             work = dist.all_reduce(flat, async_op=True)
         return wait
 
@@ -85,7 +89,7 @@ class World:
         """Leave a word for rank 0, which gets its own or that of another rank; nobody waits."""
         if self.store is None or (self.is_main and word):
             return word
-        with _with_others():
+        with self.exchange():
             if word:
                 self.store.set("word", word)
             elif self.is_main and self.store.check(["word"]):
@@ -96,7 +100,7 @@ class World:
         """Go on when all ranks are here, however long one of them works alone."""
         if self.store is None:
             return
-        with _with_others():
+        with self.exchange():
             turn, others = divmod(self.store.add(f"arrivals{self._era}", 1) - 1, self.size)
             if others == self.size - 1:
                 self.store.set(f"all are here {turn}{self._era}", "")
@@ -109,7 +113,7 @@ class World:
         """The value of rank 0 on every rank, when rank 0 has it: anything that JSON holds, of any length."""
         if self.store is None:
             return value
-        with _with_others():
+        with self.exchange():
             key = f"value {self.store.add(f'values of rank {self.rank}{self._era}', 1)}{self._era}"
             if self.is_main:
                 self.store.set(key, json.dumps(value))
@@ -130,12 +134,13 @@ class World:
         def check() -> None:
             if is_unwanted():
                 if self.store is not None:
-                    with _with_others():
+                    with self.exchange():
                         self.store.set(f"left{self._era}", "")
                 raise Abandoned
             if self.store is not None and time.monotonic() - looked[0] > _POINT_SECONDS:
                 looked[0] = time.monotonic()
-                with _with_others():
+                self._require_others()
+                with self.exchange():
                     if self.store.check([f"left{self._era}"]):
                         raise Abandoned
 
@@ -153,20 +158,64 @@ class World:
         """The end of the names by which ranks wait for each other: new ones after each work they left."""
         return f" of {len(self._left)}" if self._left else ""
 
-    def leave(self, *, together: bool = True) -> None:
-        """Leave the ranks; with `together`, torchrun's are left by all at once, as rank 0 holds their store.
+    def leave(self, error: BaseException | None = None) -> None:
+        """Leave the ranks; without an error torchrun's are left by all at once, as rank 0 holds their store.
 
         Those that etude started need nobody at their end: a rank that is killed then costs no other its work.
         """
         if self.store is not None:
-            if together and not isinstance(self.store, dist.FileStore):  # type: ignore[attr-defined]
+            if error is None and not isinstance(self.store, dist.FileStore):  # type: ignore[attr-defined]
                 self.wait()
-            dist.destroy_process_group()
+            if self.others is not None:
+                self.others.end(error)
+            if isinstance(error, Exception):  # gloo's end waits for what is under way, and so for a lost rank
+                _break_off()
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+            else:
+                dist.destroy_process_group()
+
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[None]:
+        """Around what fails when another rank has ended: torch has no error of its own for it."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].partition("] ")[2] or str(error).splitlines()[0]
+            if "alloc" in reason or "out of memory" in str(error):  # the ranks cannot go on together
+                raise FaultError(
+                    f"this rank had no memory for the exchange with others ({reason[:100]}); with a smaller "
+                    "train.micro_batch_size the same command continues from the last checkpoint"
+                ) from error
+            raise self.lost(reason) from error
+
+    def lost(self, reason: str) -> LostRankError:
+        """The error of an exchange that failed; it names the rank that it failed for, where that is known."""
+        cause = self.others.why_lost(waits=True) if self.others else None
+        cause = cause or f"another rank of this run ended or does not answer ({reason[:100]})"
+        return LostRankError(f"{cause}; the same command continues")
+
+    def _require_others(self) -> None:
+        """Raises: LostRankError once a rank is lost."""
+        if self.others is not None and (cause := self.others.why_lost()):
+            raise LostRankError(f"{cause}; the same command continues")
+
+    @staticmethod
+    def _has_ended(work: Any) -> bool:
+        """Wait for a while; True if an exchange has ended, with the error that it has."""
+        try:
+            work.wait(_EXCHANGE_LOOK)
+        except RuntimeError:
+            if work.is_completed():
+                raise
+            return False
+        return True
 
     def _await(self, key: str) -> None:
         """Look again and again: a wait inside torch would keep signals from being answered.
 
-        Raises: Abandoned once another rank has left what the ranks do together.
+        Raises: Abandoned once another rank has left what the ranks do together; LostRankError.
 
         Rank 0 alone makes samples, baselines and reports, for as long as it works; one that hangs is ended.
         """
@@ -177,12 +226,22 @@ class World:
             # A rank that left may have passed this before: then the key is there by now.
             if self.store.check([left]) and not self.store.check([key]):
                 raise Abandoned
+            self._require_others()
             time.sleep(seconds)
             seconds = min(2 * seconds, _LOOK_SECONDS)
 
 
-def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) -> World:
-    """Join the ranks of this run, or be alone. patience: for a rank to come to the sum of a step.
+def join_world(
+    device: torch.device,
+    *,
+    idle_seconds: float = IDLE_SECONDS,
+    silence_seconds: float = SILENCE_SECONDS,
+    sum_seconds: float = IDLE_SECONDS,
+) -> World:
+    """Join the ranks of this run, or be alone.
+
+    Of a rank of torchrun, which does not watch it: idle_seconds: it hangs if it does nothing for so long;
+    silence_seconds: it is lost if it says nothing for so long. sum_seconds: for a rank to come to a sum.
 
     Raises: InputError if the environment or the devices do not suit; LostRankError.
     """
@@ -192,22 +251,47 @@ def join_world(device: torch.device, *, patience: timedelta = _STEP_PATIENCE) ->
     if device.type == "mps":
         raise InputError('several ranks need train.device = "cuda" or "cpu"; on mps use one device')
     if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if place.local_rank >= count:
-            here = plural(count, "GPU")
-            raise InputError(f"rank {place.rank} finds {here} on its machine; use fewer --devices")
-        device = torch.device("cuda", place.local_rank)
-        torch.cuda.set_device(device)
+        device = _take_gpu(place)
+    store = _open_store(place)
+    others: Others
+    beat = None
     if place.folder is None:
-        watch_main_thread(place.rank, patience.total_seconds())
-    world = World(device, place.rank, place.size, _open_store(place))
+        beat = others = Heartbeat(store, place.rank, place.size, silence_seconds, _break_off)
+        watch_main_thread(place.rank, beat.lose, idle_seconds)
+    else:
+        others = Launched(place.folder)
+    world = World(device, place.rank, place.size, store, others)
     world.wait()  # one prepares the data while another waits for it
-    with _with_others():
+    if beat is not None:
+        beat.start()
+    with world.exchange():
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", store=world.store,
-            rank=place.rank, world_size=place.size, timeout=patience,
+            "nccl" if device.type == "cuda" else "gloo", store=world.store, rank=place.rank,
+            world_size=place.size, timeout=timedelta(seconds=sum_seconds),
         )  # fmt: skip
     return world
+
+
+def _take_gpu(place: Place) -> torch.device:
+    """The GPU of a rank. Raises: InputError if there is none, or no NCCL."""
+    if not dist.is_nccl_available():
+        raise InputError(
+            f"this torch ({torch.__version__}) has no NCCL, by which ranks on GPUs exchange; install one "
+            "that has it (on Linux that of pypi.org), or use one device"
+        )
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        here = plural(count, "GPU")
+        raise InputError(f"rank {place.rank} finds {here} on its machine; use fewer --devices")
+    device = torch.device("cuda", place.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _break_off() -> None:
+    """Break off the exchanges that are under way; gloo goes on to wait."""
+    if dist.group.WORLD is not None:
+        dist.group.WORLD.abort()
 
 
 def _open_store(place: Place) -> Any:
@@ -224,27 +308,7 @@ def _open_store(place: Place) -> Any:
         raise InputError(
             f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}"
         ) from None
-    # What an earlier run of the same processes left there is not to be taken for words of this one.
-    return dist.PrefixStore(f"run {next(_JOINED)}", store)  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def _with_others() -> Iterator[None]:
-    """Around what fails when another rank has ended: torch has no error of its own for it."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0].partition("] ")[2] or str(error).splitlines()[0]
-        if "alloc" in reason or "out of memory" in str(error):  # the ranks cannot go on together
-            raise FaultError(
-                f"this rank had no memory for the exchange with others ({reason[:100]}); with a smaller "
-                "train.micro_batch_size the same command continues from the last checkpoint"
-            ) from error
-        raise LostRankError(
-            f"another rank of this run ended or does not answer ({reason[:100]}); the same command continues"
-        ) from error
+    return meet(store, place.rank, place.size)
 
 
 def synchronize(device: torch.device) -> None:

@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from etude.control.ranks import FOLDER, IDLE_SECONDS, SOCKET, WORKS, read_place
+from etude.control.ranks import FOLDER, LOST, SOCKET, WORKS, read_place
 from etude.control.signals import SIGNALS, is_ignored
-from etude.durable import temporary_folder
+from etude.durable import temporary_folder, write_file
 from etude.errors import LostRankError
 from etude.processes import python_command, python_environment
+from etude.recipe.life import Life
 from etude.recipe.schema import Recipe
 from etude.records.store import Run
+from etude.text import parse_duration
 
-_SILENCE_SECONDS = 120.0  # a rank sends every second that it lives, and whether it did anything
 _GRACE_SECONDS = 10.0  # for the others to record how they ended
 RESUMABLE = 75  # the exit code of a run that the same command continues
 
@@ -53,24 +54,19 @@ def has_own_ranks(recipe: Recipe) -> bool:
     return recipe.train.devices > 1 and read_place().size == 1
 
 
-def run_ranks(
-    ranks: int,
-    words: list[str],
-    *,
-    silence_seconds: float = _SILENCE_SECONDS,
-    idle_seconds: float = IDLE_SECONDS,
-) -> Ended:
-    """Run `etude WORDS` in several ranks until the last has ended, and pass signals on to all of them.
+def run_ranks(recipe: Recipe, words: list[str]) -> Ended:
+    """Run `etude WORDS` in the ranks of a recipe until the last has ended, and pass signals on to them.
 
-    A rank that fails, is killed, is silent for `silence_seconds` or does nothing for `idle_seconds` ends the
-    others too; when this process ends, however it does, the ranks end at once.
+    A rank that fails, is killed, is silent for `run.lost_after` or does nothing for `run.hung_after` ends the
+    others too, which are told why; when this process ends, however it does, the ranks end at once.
     """
+    ranks = recipe.train.devices
     crew: list[_Rank] = []
     with temporary_folder("etude-ranks-") as folder, _forward_signals(crew) as received:
         try:
             for rank in range(ranks):
                 crew.append(_start(rank, ranks, words, folder))
-            culprit = _wait(crew, received, silence_seconds, idle_seconds)
+            culprit = _wait(crew, received, recipe.run, folder)
         finally:
             for member in crew:
                 member.end()
@@ -145,10 +141,9 @@ def _forward_signals(crew: list[_Rank]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _wait(
-    crew: list[_Rank], received: list[int], silence_seconds: float, idle_seconds: float
-) -> _Rank | None:
-    """Wait until all have ended; returns the rank that ended the others."""
+def _wait(crew: list[_Rank], received: list[int], life: Life, folder: Path) -> _Rank | None:
+    """Wait until all have ended; returns the rank that ended the others, which they read in the folder."""
+    silence_seconds, idle_seconds = map(parse_duration, (life.lost_after, life.hung_after))
     culprit, deadline, last = None, math.inf, time.monotonic()
     while living := [member for member in crew if member.code is None]:
         speaking = select.select([member.socket for member in living], [], [], 1.0)[0]
@@ -175,6 +170,7 @@ def _wait(
                 deadline = min(deadline, now + _GRACE_SECONDS)
                 if culprit is None and member.code != LostRankError.exit_code:
                     culprit = member
+                    write_file(folder / LOST, _cause(member, folder).encode())
         if len(received) > 1:
             deadline = min(deadline, now + _GRACE_SECONDS)
         if now > deadline:
@@ -208,16 +204,27 @@ def _reason(culprit: _Rank | None, folder: Path, hint: str) -> str | None:
     """The reason why the ranks ended; None if rank 0 has printed it."""
     if culprit is None:
         return f"error: the ranks lost each other: one of them did not answer; {hint}"
+    if culprit.number == 0 and not culprit.is_hung and (culprit.code or 0) > 0:
+        return None
+    if _said(culprit, folder):
+        return _cause(culprit, folder)
+    return f"error: {_cause(culprit, folder)}; {hint}"
+
+
+def _cause(culprit: _Rank, folder: Path) -> str:
+    """The end of a rank that ended the others."""
+    rank, code = f"rank {culprit.number}", culprit.code or 0
     if culprit.is_hung:
         idle = f"it did nothing for {max(culprit.silence, culprit.idleness):.0f} s"
-        return f"error: rank {culprit.number} was stopped or hung, and was ended: {idle}; {hint}"
-    code = culprit.code or 0
+        return f"{rank} was stopped or hung, and was ended: {idle}"
     if code < 0:
         memory = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
-        return f"error: rank {culprit.number} was killed by {signal.Signals(-code).name}{memory}; {hint}"
-    if culprit.number == 0:
-        return None
+        return f"{rank} was killed by {signal.Signals(-code).name}{memory}"
+    return f"{rank}: {said}" if (said := _said(culprit, folder)) else f"{rank} ended with exit code {code}"
+
+
+def _said(culprit: _Rank, folder: Path) -> str:
+    """The error that a rank left, or nothing."""
     error = folder / f"error-{culprit.number}"
-    if error.is_file():
-        return f"rank {culprit.number}: {error.read_text(encoding='utf-8').strip()}"
-    return f"error: rank {culprit.number} ended with exit code {code}; {hint}"
+    is_left = error.is_file() and not culprit.is_hung and (culprit.code or 0) > 0
+    return error.read_text(encoding="utf-8").strip() if is_left else ""

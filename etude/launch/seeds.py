@@ -31,10 +31,9 @@ def execute(recipe: Recipe, options: Options, words: list[str]) -> Ended:
         ending = training.ending
         code = RESUMABLE if ending.is_resumable else 0
         return Ended(code, ending.reason, training.run, ending.was_asked)
-    devices = recipe.train.devices
-    given = [f"seed={recipe.seed}", "--runs", str(options.runs), "--devices", str(devices)]
+    given = [f"seed={recipe.seed}", "--runs", str(options.runs), "--devices", str(recipe.train.devices)]
     given += ["--new"] * options.new + (["--from", options.weights] if options.weights else [])
-    ended = run_ranks(devices, [*words, *given])
+    ended = run_ranks(recipe, [*words, *given])
     return ended if ended.code else replace(ended, run=find_runs(options.runs, recipe)[-1])
 
 

@@ -11,8 +11,8 @@ FINDINGS = (
     "noisy_evaluation", "non_finite", "only_frequencies", "optimizer_state_lost", "optimizer_state_wrong",
     "overfitting", "padding_scored", "plateau", "precision_off", "prompt_scored", "ranks_differ",
     "rate_off_schedule", "rate_too_high", "rate_too_low", "rows_without_targets", "samples_cut",
-    "samples_off_plan", "scale_collapse", "skipped_steps", "slowdown", "smoothing_too_high", "spike",
-    "spikes", "stall", "steps_off_plan", "template_marks_missing", "tensor_not_moved",
+    "samples_off_plan", "scale_collapse", "skipped_steps", "slow_rank", "slowdown", "smoothing_too_high",
+    "spike", "spikes", "stall", "steps_off_plan", "template_marks_missing", "tensor_not_moved",
     "tensor_not_stepped", "trainable_not_stepped", "unknown_tokens", "update_wrong",
     "validation_rise", "weights_not_loaded",
 )  # fmt: skip

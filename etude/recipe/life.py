@@ -4,7 +4,7 @@ from etude.recipe.section import Duration, Section, key
 
 
 class Life(Section):
-    """The life of a run: the end of its session, and a second place for what it saves."""
+    """The life of a run: the end of its session, the patience of its ranks, and the copy of what it saves."""
 
     session_limit: Duration | None = key(
         None,
@@ -15,6 +15,17 @@ class Life(Section):
         None,
         "time between SIGTERM or SIGUSR1 and the end of the process; what does not fit is not begun",
         example="30s",
+    )
+    lost_after: Duration = key(
+        "40s",
+        "silence after which a rank counts as stopped or lost, which ends the attempt on all; one that works "
+        "is never silent",
+        example="40s",
+    )
+    hung_after: Duration = key(
+        "10m",
+        "time without any work after which a rank hangs; what is above 10m is the limit of a step's sum too",
+        example="10m",
     )
     mirror: str | None = key(
         None,

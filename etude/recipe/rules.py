@@ -14,9 +14,10 @@ from etude.recipe.model_rules import find_model_conflicts
 from etude.recipe.notify import find_channel_conflicts
 from etude.recipe.schema import Kind, Recipe
 from etude.recipe.section import is_address
-from etude.text import shorten
+from etude.text import parse_duration, shorten
 
 _MOST_CRITERIA = 100
+_LEAST_PATIENCE_SECONDS = 3.0  # ranks beat once a second
 
 
 def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
@@ -313,3 +314,9 @@ def _life(recipe: Recipe) -> Iterator[tuple[str, str]]:
     elif is_address(mirror) and not re.fullmatch(r"[a-z][a-z0-9+.-]*://(?!.*::)[^\s@?#]+", mirror or ""):
         what = "give it as s3://bucket/folder, and the keys for it in the environment"
         yield "run.mirror", f"is not the plain address of a bucket and a folder in it; {what}"
+    for key in ("lost_after", "hung_after"):
+        if parse_duration(getattr(recipe.run, key)) < _LEAST_PATIENCE_SECONDS:
+            yield (
+                f"run.{key}",
+                "is too short to tell a rank that works from one that is lost; give 3s or more",
+            )

@@ -19,7 +19,8 @@ Number = Annotated[float, float]  # a whole number becomes a float
 Seconds = Annotated[float, at_least(0, LONGEST_SECONDS), float]
 Positive = Annotated[int, at_least(1)]
 TIME = Annotated[float, at_least(0, LAST_TIME), float]
-RARE = ("loss_scale", "computed_tokens", "mapped_bytes")  # no key of a line where they are None
+# No key of a line where they are None.
+RARE = ("loss_scale", "computed_tokens", "mapped_bytes", "slowest_rank", "slowest_seconds", "median_seconds")
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Resource(NamedTuple):
     """Means since the last one; `mfu` is the share of the measured matrix rate.
 
     mapped_bytes  of rss_bytes, pages of files, which the system takes back when it needs them
+    slowest_rank  whose own time in a step is the longest; median: of all ranks
     """
 
     step: int
@@ -146,6 +148,9 @@ class Resource(NamedTuple):
     gpu_percent: Number | None = None
     gpu_memory_bytes: int | None = None
     mapped_bytes: int | None = None
+    slowest_rank: int | None = None
+    slowest_seconds: Number | None = None
+    median_seconds: Number | None = None
 
 
 ACCEPT, REFUSALS = "accept", ("refuse", "void")  # actions of answers: another follows; nothing was done
@@ -340,6 +345,7 @@ def plain(value: Any) -> Any:
 def _is_consistent(scores: Scores) -> bool:
     """True if each system has the same figures, the metric among them, each with its interval; counts fit."""
     figures = [list(values) for values in scores.systems.values()]
+    rows, count = scores.confusion, len(scores.labels)
     of_systems = [each for values in scores.systems.values() for each in values.values()]
     return (
         "after" in scores.systems
@@ -347,17 +353,11 @@ def _is_consistent(scores: Scores) -> bool:
         and all(names == figures[0] for names in figures)
         and scores.gains.keys() <= scores.systems.keys()
         and all(len(each) == 3 and not each[1] > each[2] for each in [*scores.gains.values(), *of_systems])
-        and (not scores.confusion or _counts_rows(scores))
+        and (not rows or (list(map(len, rows)) == [count] * count and sum(map(sum, rows)) == scores.rows))
         and (scores.distinct or 0) <= scores.rows
         and all({"rows", *scores.systems} == values.keys() for values in scores.capabilities.values())
         and all(math.isfinite(values["rows"]) for values in scores.capabilities.values())
     )
-
-
-def _counts_rows(scores: Scores) -> bool:
-    """True if the confusions are those of the labels and of the rows."""
-    rows, count = scores.confusion, len(scores.labels)
-    return list(map(len, rows)) == [count] * count and sum(map(sum, rows)) == scores.rows
 
 
 def _is_summary(data: DataUsed) -> bool:

@@ -41,7 +41,7 @@ def run_stage(
     run = find_trial(runs, path)
     if has_own_ranks(recipe):
         words = ["resume", str(run.path)] if run else ["train", str(path), "--runs", str(runs)]
-        return run_ranks(recipe.train.devices, words)
+        return run_ranks(recipe, words)
     waiting = [branch for branch in branches if find_trial(runs, branch.path) is None]
     if run and not run.is_unfinished:
         ended = Ended(0, run=run)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.bases import write_encoder, write_labelled
 from tests.conftest import Outcome
 
@@ -70,3 +72,16 @@ def test_the_schema_knows_every_section() -> None:
     assert {"name", "model", "tokenizer", "data", "train", "optim"} <= set(
         json.loads(done.stdout)["properties"]
     )
+
+
+def test_a_restart_of_torchrun_goes_on_with_the_run_that_it_began_new(
+    tmp_path: Path, write_recipe: Write, etude: Etude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", write_recipe({"train.steps": 2}), "--runs", tmp_path / "runs", "--new")
+    for _ in range(2):
+        assert etude(*command).code == 0
+    assert len(list((tmp_path / "runs").glob("tiny-*"))) == 2
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")  # the parent of this process is older than both
+    again = etude(*command)
+    assert again.code == 0 and "has trained this recipe on this data to its end" in again.err
+    assert len(list((tmp_path / "runs").glob("tiny-*"))) == 2

@@ -64,10 +64,10 @@ def test_one_rank_of_a_scheduler_is_a_run_of_one_process(
 
 def test_a_rank_of_torchrun_whose_main_thread_hangs_ends_itself(tmp_path: Path) -> None:
     program = (
-        "import time, torch; from datetime import timedelta; from etude.engine.world import join_world\n"
-        "world = join_world(torch.device('cpu'), patience=timedelta(seconds=3))\n"
+        "import time, torch; from etude.engine.world import join_world\n"
+        "world = join_world(torch.device('cpu'), idle_seconds=3)\n"
         "world.wait()\n"
-        "if world.rank:\n    time.sleep(60)\n"
+        "if world.rank:\n    time.sleep(600)\n"
         "world.wait()\n"
     )
     with socket.socket() as free:
@@ -81,9 +81,10 @@ def test_a_rank_of_torchrun_whose_main_thread_hangs_ends_itself(tmp_path: Path) 
         )
         for rank in range(2)
     ]  # fmt: skip
-    _, err = ranks[1].communicate(timeout=50)
-    assert ranks[0].poll() is None, "it waits for the other, which is work"
-    ranks[0].kill()
-    ranks[0].communicate()
+    _, err = ranks[1].communicate(timeout=300)
+    _, other = ranks[0].communicate(timeout=300)
+    assert "rank 1 hung, and was ended: it did nothing for 3 s" in other, (
+        "it waits for the other, which is work"
+    )
     assert ranks[1].returncode == 1
     assert "error: rank 1 hung, and was ended: it did nothing for 3 s" in err

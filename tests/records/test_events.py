@@ -69,7 +69,7 @@ def test_intervals_of_nothing_are_numbers_again() -> None:
 
 def test_the_keys_of_a_record_are_the_fields_of_its_event() -> None:
     whole, scaled = (
-        Resource(1, 1.0, 0.5, 0.1, 90.0, 10, mapped_bytes=5),
+        Resource(1, 1.0, 0.5, 0.1, 90.0, 10, None, None, 5, 1, 0.2, 0.1),
         step(1)._replace(loss_scale=8.0, computed_tokens=9),
     )
     for event in (attempt(1, 0), scaled, whole, SCORES, Note("next", "x")):

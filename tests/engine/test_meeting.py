@@ -1,0 +1,37 @@
+"""Ranks find each other in a store that has the words of those before them."""
+
+import socket
+import threading
+import time
+from typing import Any
+
+import torch.distributed as dist
+
+from etude.engine.meeting import meet
+
+
+def test_ranks_of_each_attempt_have_a_part_of_the_store_for_themselves() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = dist.TCPStore("localhost", port, is_master=True, wait_for_workers=False)
+    found: list[list[Any]] = []
+    for late in (0, 1, 2):
+        parts: list[Any] = [None] * 3
+
+        def live(rank: int, late: int = late, parts: list[Any] = parts) -> None:
+            time.sleep(0.3 * (rank == late))
+            client = dist.TCPStore("localhost", port, is_master=False, wait_for_workers=False)
+            parts[rank] = meet(client, rank, 3)
+
+        threads = [threading.Thread(target=live, args=(rank,)) for rank in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not parts[1].check(["word"])
+        parts[0].set("word", str(late))
+        assert [each.get("word") for each in parts] == [str(late).encode()] * 3
+        found.append(parts)
+    assert [parts[2].get("word") for parts in found] == [b"0", b"1", b"2"]
+    assert server.num_keys() < 40
