@@ -27,7 +27,7 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     monkeypatch.setenv("TMPDIR", str(temporary))
     recipe = write_recipe({
         "model.dropout": 0.1, "train.steps": 160, "train.devices": 2, "checkpoint.every_steps": 10,
-        "evaluate.every_steps": 80, "run.lost_after": "6s",
+        "evaluate.every_steps": 80, "run.lost_after": "20s",
     })  # fmt: skip
     module = ["-m", "etude"]
     whole = Life(recipe, tmp_path / "whole", cache, module)
