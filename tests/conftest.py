@@ -1,11 +1,15 @@
 """What tests share: a small corpus, a small recipe, and the command line in this process."""
 
+import fcntl
+import functools
+import json
+import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.store import Run, open_run
+from tests import undrawn
 from tests.bases import write_corpus
 from tests.recipes import tiny
 
@@ -26,7 +31,6 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-T = TypeVar("T")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -46,6 +50,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(cache))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measured_once() -> Iterator[None]:
+    """What the device can do is measured once, not for every run."""
+    from etude import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "measure_matrix_rate", functools.cache(session.measure_matrix_rate))
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib draws the charts of this test."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", undrawn.draw)
 
 
 @pytest.fixture
@@ -79,29 +99,42 @@ def write_recipe(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def _trained() -> dict[object, Any]:
-    """The runs of `misleading` so far, by their builder."""
-    return {}
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Any]:
+    """What a builder makes in a folder and returns, of JSON, once for all processes of this run of the tests."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(name: str, build: Callable[[Path], Any]) -> Any:
+        folder = shared / f"made-{name}"
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "made.json").exists():
+                (folder / "made.json").write_text(json.dumps(build(folder)))
+            return json.loads((folder / "made.json").read_text())
+
+    return make
 
 
 @pytest.fixture
 def misleading(
-    _trained: dict[object, Any], tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> Callable[[Callable[[Path], T]], T]:
-    """What a builder of `tests.misleading` trains, once a session; each test has a copy of its own."""
+    make_once: Callable[..., Any], tmp_path: Path
+) -> Callable[[Callable[[Path], Run | list[Run]]], Any]:
+    """What a builder of `tests.misleading` trains, once for all tests; each has a copy of its own."""
 
-    def get(build: Callable[[Path], T]) -> T:
-        if build not in _trained:
-            _trained[build] = build(tmp_path_factory.mktemp("misleading"))
-        runs: Any = _trained[build]
-        copy = tmp_path / f"{getattr(build, '__name__', 'runs')}-runs"
+    def paths_of(made: Run | list[Run]) -> str | list[str]:
+        return [str(run.path) for run in made] if isinstance(made, list) else str(made.path)
 
-        def copied(run: Run) -> Run:
-            shutil.copytree(run.path, copy / run.name, dirs_exist_ok=True)
-            return open_run(run.name, copy)
+    def get(build: Callable[[Path], Run | list[Run]]) -> Any:
+        made = make_once(build.__name__, lambda folder: paths_of(build(folder)))
+        copy = tmp_path / f"{build.__name__}-runs"
 
-        found: Any = [copied(run) for run in runs] if isinstance(runs, list) else copied(runs)
-        return found
+        def copied(path: str) -> Run:
+            shutil.copytree(path, copy / Path(path).name, dirs_exist_ok=True)
+            return open_run(Path(path).name, copy)
+
+        return [copied(path) for path in made] if isinstance(made, list) else copied(made)
 
     return get
 

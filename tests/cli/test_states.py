@@ -110,6 +110,7 @@ def test_a_log_line_is_one_line(tmp_path: Path) -> None:
     assert line.endswith(r"a 2020-01-01 00:00:00  forged\x1b[2J")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_charts_hold_no_foreign_markup(tmp_path: Path) -> None:
     from etude.report.history import read_history
 

@@ -23,6 +23,7 @@ from tests import misleading as runs
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 
 Get = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def test_the_same_journal_gives_the_same_charts(tmp_path: Path) -> None:

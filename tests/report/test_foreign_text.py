@@ -77,6 +77,7 @@ def assert_shown_harmless(run: Path, etude: Callable[..., Outcome]) -> None:
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", said.out + said.err), words
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_text_of_a_record_stays_text(record: Any, tmp_path: Path, etude: Callable[..., Outcome]) -> None:
     run = finished_run(tmp_path)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from etude.records.events import Generation, Note
 from etude.records.store import append_note
 from etude.report.html import to_html
@@ -13,6 +15,7 @@ from etude.report.write import write_report
 from tests import misleading as runs
 from tests.report.runs import attempt, finished_run, new_run
 
+pytestmark = pytest.mark.usefixtures("drawn")
 HOSTILE = (
     "<script>alert(1)</script> ![x](http://a.example/x.png) [y](javascript:alert(1)) <img src=x onerror=e>"
 )

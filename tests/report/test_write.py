@@ -82,6 +82,7 @@ def test_a_finished_run_has_every_section_and_its_figures(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     folder = write_report(run, html=True).parent

@@ -4,12 +4,16 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import pytest
+
 from etude.sweep.cells import find_runs_of
 from etude.sweep.charts import sweep_charts
 from etude.sweep.deliverables import make_deliverables
 from etude.sweep.grid import Sweep
 from etude.sweep.schema import SweepFile
 from tests.sweep.journals import Course, sweep_trials, write_trial
+
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def test_charts_hold_the_values_the_states_and_the_models(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_both_files_have_the_same_figures(sweep_of_72: tuple[Sweep, Path], tmp_p
     assert all(name in text for name in charts)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_same_journals_give_the_same_bytes(sweep_of_72: tuple[Sweep, Path], tmp_path: Path) -> None:
     paths = [write_deliverables(make(sweep_of_72), tmp_path / name) for name in "ab"]
     for name in ("report.md", "report.json", "cost.svg"):

@@ -111,6 +111,7 @@ ACTIVE = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_whole_report_holds_the_charts_that_only_draw(tmp_path: Path) -> None:
     """Charts of a run, which a stranger may have drawn: one that would act or ask is left out."""
     run = finished_run(tmp_path / "runs")
