@@ -115,8 +115,8 @@ def steer_at_random(folder: Path, kind: str, ranks: int, requests: int) -> dict[
     made = run_program(
         "steered", [str(folder / "recipe.json"), *words], folder / "cache", ranks=ranks, seconds=3600
     )
-    if made.returncode:
-        raise SystemExit(made.stderr[-2000:])
+    if made.code:
+        raise SystemExit(made.err[-2000:])
     whole, unchanged, steered = (list_runs(folder / name)[0] for name in asked)
     command = [
         "train",

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -51,17 +52,22 @@ class Life:
         return code
 
 
+def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[Any] | None" = None) -> Any:
+    """Wait until a condition gives something, while a process lives if one is given, and return that."""
+    deadline = time.monotonic() + 300
+    while not (found := condition()):
+        assert process is None or process.poll() is None or condition(), "the process has ended"
+        assert time.monotonic() < deadline, "it did not happen within five minutes"
+        time.sleep(0.02)
+    return found
+
+
 def in_a_fork(do: Callable[[], object]) -> int:
     """Do something in a process of its own, which ends without clean-up; returns its exit code, -9 if it was
     killed.
     """
 
-    def live() -> None:
-        do()
-        os._exit(0)
-
-    child = multiprocessing.get_context("fork").Process(target=live)
-    child.start()
+    child = begin_fork(do)
     child.join(120)
     if (
         child.exitcode is None
@@ -69,6 +75,18 @@ def in_a_fork(do: Callable[[], object]) -> int:
         child.kill()
         return in_a_fork(do)
     return child.exitcode
+
+
+def begin_fork(do: Callable[[], object]) -> multiprocessing.process.BaseProcess:
+    """A process of its own that does something, and ends without clean-up."""
+
+    def live() -> None:
+        do()
+        os._exit(0)
+
+    child = multiprocessing.get_context("fork").Process(target=live)
+    child.start()
+    return child
 
 
 def final_bits(runs: Path) -> bytes:

@@ -1,11 +1,13 @@
 """Small sweeps for tests: a base recipe, grids, sweep files made of them, and what their runs came to."""
 
-import time
-from collections.abc import Callable
+import atexit
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import tomlkit
 
 from etude.recipe.load import change
@@ -14,10 +16,13 @@ from etude.records.folder import list_checkpoints
 from etude.records.store import Run
 from etude.run import run_recipe
 from etude.start import Options
+from etude.sweep import local
 from etude.sweep.execute import run_sweep
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Sweep, load_sweep
 from etude.sweep.outcome import Outcome
+from etude.sweep.starter import Starter
+from tests.processes import wait_for
 from tests.recipes import tiny
 
 Axes = dict[str, list[Any]]
@@ -77,15 +82,6 @@ def attempts(run: Run) -> list[int]:
     return [each.event.from_step for each in run.ledger().entries if isinstance(each.event, Attempt)]
 
 
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """Wait until a condition gives something, and return that."""
-    for _ in range(1200):
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen within two minutes")
-
-
 def command_of(process: psutil.Process) -> list[str]:
     """The words of a process's command line; none once it has ended."""
     try:
@@ -100,3 +96,54 @@ def starter_of() -> psutil.Process:
     (found,) = wait_for(lambda: [each for each in children() if "etude.sweep.starter" in command_of(each)])
     assert isinstance(found, psutil.Process)
     return found
+
+
+class KeptStarter(Starter):
+    """A starter that stays for the next sweep of this process that would start the same one.
+
+    One stays at a time, and only while nothing runs and nothing is asked.
+    """
+
+    _kept: "KeptStarter | None" = None
+    _key: object = None
+    _is_alive = True
+
+    @classmethod
+    def open(cls, environment: Mapping[str, str], modules: Sequence[str] = ()) -> "KeptStarter":
+        common = {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
+        key = common, list(modules), Path.cwd()
+        kept, KeptStarter._kept = KeptStarter._kept, None
+        if kept is not None and kept._key == key:
+            return kept
+        if kept is not None:
+            kept.end()
+        opened = cls(environment, [*modules, "tests.undrawn"])
+        opened._key = key
+        return opened
+
+    def poll(self, seconds: float = 0.0) -> tuple[dict[str, int], bool]:
+        ended, self._is_alive = super().poll(seconds)
+        return ended, self._is_alive
+
+    def close(self) -> None:
+        if KeptStarter._kept is None and self._is_alive and not self.waiting and not self.running:
+            KeptStarter._kept = self
+        else:
+            self.end()
+
+    def end(self) -> None:
+        super().close()
+
+
+@contextlib.contextmanager
+def kept_starters() -> Iterator[None]:
+    """Let sweeps that this process runs share a starter with those before, which loads every module once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "Starter", KeptStarter.open)
+        yield
+
+
+@atexit.register
+def _end_kept() -> None:
+    if KeptStarter._kept is not None:
+        KeptStarter._kept.end()

@@ -184,7 +184,7 @@ def test_a_validation_loss_that_rises_has_copies_as_its_first_cause(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"model.dropout": 0.2}, {"train.precision": "fp16"}, {"train.compile": True}],
+    [{}, {"model.dropout": 0.2}, {"train.precision": "fp16"}, {"train.compile": True, "model.n_layer": 1}],
     ids=["plain", "dropout", "fp16", "compiled"],
 )
 def test_a_run_whose_causes_are_sought_has_the_weights_of_one_without_any_test(

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,15 +14,15 @@ from etude import durable
 from etude.engine import checkpoint as checkpoints
 from etude.errors import InputError
 from etude.export import export
-from etude.recipe.load import load_recipe
 from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Finding
 from etude.records.folder import step_of
 from etude.records.store import Run, create_run
 from etude.report.card import model_card
 from etude.report.summary import summarize
-from etude.run import Training
+from etude.run import Training, run_recipe
 from etude.start import Options, find_weights
+from tests.processes import begin_fork, in_a_fork
 
 Make = Callable[..., Recipe]
 STEPS = 1_000_006
@@ -94,28 +92,31 @@ def test_a_run_goes_on_beyond_a_million_steps_and_keeps_the_newest(tmp_path: Pat
 
 
 def test_killed_on_both_sides_of_a_million_steps_a_run_ends_with_the_same_bits(
-    tmp_path: Path, write_recipe: Callable[..., Path], cache: Path
+    tmp_path: Path, make_recipe: Make
 ) -> None:
-    recipe = write_recipe({
+    recipe = make_recipe({
         "model.dropout": 0.1, "train.steps": 1_000_040, "checkpoint.every_steps": 2, "checkpoint.keep": 2,
         "data.validation": "none", "schedule.kind": "constant",
     })  # fmt: skip
     whole = tmp_path / "whole"
-    run = train(load_recipe(recipe), Options(runs=whole), 2)
+    run = train(recipe, Options(runs=whole), 2)
     rename(run, 999_960)
     shutil.copytree(whole, tmp_path / "runs")
-    train(load_recipe(recipe), Options(runs=whole), 1_000_041)
-    command = [sys.executable, "-m", "etude", "train", str(recipe), "--runs", str(tmp_path / "runs")]
+    train(recipe, Options(runs=whole), 1_000_041)
     folder = tmp_path / "runs" / run.name / "checkpoints"
+
+    def go_on() -> None:
+        run_recipe(recipe, Options(runs=tmp_path / "runs"))
+
     for beyond in (999_970, 1_000_003):
-        with (tmp_path / "log").open("w") as log:
-            life = subprocess.Popen(command, stdout=log, stderr=log)
+        life = begin_fork(go_on)
         while step_of(checkpoints.list_checkpoints(folder)[-1].name) < beyond:
-            assert life.poll() is None, (tmp_path / "log").read_text()
+            assert life.is_alive()
             time.sleep(0.002)
         life.kill()
-        assert life.wait() == -signal.SIGKILL
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+        life.join()
+        assert life.exitcode == -signal.SIGKILL
+    assert in_a_fork(go_on) == 0
     for name in ("model.safetensors", "optimizer.safetensors"):
         bits = [each / "step-1000040" / name for each in (folder, run.checkpoints)]
         assert bits[0].read_bytes() == bits[1].read_bytes()

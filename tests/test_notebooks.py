@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from etude.recipe.schema import Recipe
 from etude.records.store import list_runs
 from tests.bases import write_corpus, write_instructions, write_qwen2
 from tests.kernels import make_client
+from tests.processes import wait_for
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TOY = [
@@ -134,7 +134,6 @@ def newest(mirror: Path) -> int:
 
 
 def kill_when(client: NotebookClient, is_time: Callable[[], bool]) -> None:
-    while not is_time():
-        time.sleep(0.02)
+    wait_for(is_time)
     assert client.km is not None
     os.kill(client.km.provisioner.pid, signal.SIGKILL)

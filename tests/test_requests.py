@@ -110,7 +110,7 @@ def test_two_ranks_do_together_what_one_is_asked(tmp_path: Path, cache: Path) ->
         json.dumps(every),
     ]
     done = run_program("steered", words, cache, ranks=2)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.err[-2000:]
     (whole,), (run,) = list_runs(tmp_path / "whole"), list_runs(tmp_path / "asked")
     assert outcome(run) == outcome(whole)
     assert answers(run) == [

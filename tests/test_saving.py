@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from etude.report.history import read_history
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.limited import failing, limited
-from tests.processes import Life
+from tests.processes import Life, wait_for
 from tests.programs import run_program
 from tests.returning import BACK, ask_back
 
@@ -243,7 +242,7 @@ def test_a_rank_without_memory_voids_the_step_on_all_ranks(
         (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
         words = [str(tmp_path / "recipe.json"), str(tmp_path / name), rank]
         done = run_program("limited", words, cache, ranks=2)
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.code == 0, done.err[-2000:]
     (run,), (plain,) = list_runs(tmp_path / "limited"), list_runs(tmp_path / "small")
     assert losses(run) == pytest.approx(losses(plain), rel=1e-6) and len(losses(run)) == 6
     assert controls(run) == [(0, {"train.micro_batch_size": 2}, 0)]
@@ -327,8 +326,7 @@ def test_a_paused_run_waits_and_goes_on_with_the_same_bits(tmp_path: Path, make_
     training, states, ids = Training(make_recipe(), Options(runs=tmp_path / "paused")), [], []
 
     def go_on() -> None:
-        while not (list_runs(tmp_path / "paused") and training.run.state == "paused"):
-            time.sleep(0.01)
+        wait_for(lambda: list_runs(tmp_path / "paused") and training.run.state == "paused")
         states.append(training.run.state)
         ids.append(post(training.run, "resume"))
 
@@ -385,7 +383,7 @@ def test_a_run_that_is_killed_on_its_way_back_goes_on_unasked_or_has_gone_back(
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     for where, expected in (("removing", plain), ("saving", plain), ("starting", changed)):
         words = [str(tmp_path / "recipe.json"), str(tmp_path / where), where]
-        assert run_program("returning", words, cache, ranks=1).returncode == 9
+        assert run_program("returning", words, cache).code == 9
         run = run_recipe(recipe, Options(runs=tmp_path / where)).run
         assert (bits(run), losses(run)) == (bits(expected), losses(expected)), where
         assert controls(run) == ([] if expected is plain else [(4, {BACK.key: BACK.value}, 4)])
@@ -484,7 +482,7 @@ def test_all_ranks_go_back(tmp_path: Path, cache: Path, make_recipe: Make) -> No
     done = run_program(
         "returning", [str(tmp_path / "recipe.json"), str(tmp_path / "asked"), "nowhere"], cache, ranks=2
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.err[-2000:]
     (run,) = list_runs(tmp_path / "asked")
     alone = recipe.model_copy(update={"train": recipe.train.model_copy(update={"devices": 1})})
     whole = run_recipe(alone, Options(runs=tmp_path / "whole", changes=(BACK,))).run

@@ -1,14 +1,11 @@
 """Training an encoder-decoder from pairs of texts to scores, against transformers and sacrebleu."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sacrebleu
-import tomlkit
 import torch
 
 from etude.data.prepared import prepare
@@ -25,6 +22,7 @@ from etude.records.store import list_runs
 from etude.report.history import read_history
 from etude.report.summary import next_commands
 from tests.bases import write_instructions, write_pairs, write_t5
+from tests.programs import run_program
 from tests.recipes import seq2seq
 from tests.reference import train, train_plainly
 
@@ -176,16 +174,18 @@ def test_lines_within_an_answer_do_not_end_the_record_of_it(tmp_path: Path) -> N
     assert scores.rows == 4 and "before" in scores.systems
 
 
-def test_two_ranks_share_the_answers_and_say_the_same(tmp_path: Path) -> None:
+def test_two_ranks_share_the_answers_and_say_the_same(tmp_path: Path, cache: Path) -> None:
     base, rows = write_t5(tmp_path / "base"), write_pairs(tmp_path / "rows.jsonl", 60)
-    recipe = seq2seq(rows, base, {"train.steps": 4, "evaluate.every_steps": 4, "checkpoint.every_steps": 4})
-    (tmp_path / "recipe.toml").write_text(tomlkit.dumps(recipe.to_dict()))
+    changes = {
+        "train.steps": 4, "evaluate.every_steps": 4, "checkpoint.every_steps": 4, "train.micro_batch_size": 4,
+    }  # fmt: skip
     told = []
     for ranks in (1, 2):
-        words = ["train", tmp_path / "recipe.toml", "train.micro_batch_size=4", "--devices", ranks]
-        command = [sys.executable, "-m", "etude", *map(str, words), "--runs", str(tmp_path / f"runs-{ranks}")]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        recipe = seq2seq(rows, base, {**changes, "train.devices": ranks})
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+        words = [tmp_path / "recipe.json", tmp_path / f"runs-{ranks}", "{}"]
+        done = run_program("steered", words, cache, ranks=ranks)
+        assert done.code == 0, done.err
         (run,) = list_runs(tmp_path / f"runs-{ranks}")
         lines = (run.path / "predictions" / "validation.jsonl").read_text("utf-8").splitlines()
         before = (run.path / "predictions" / "before-validation.jsonl").read_bytes()

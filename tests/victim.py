@@ -80,6 +80,8 @@ def live(request: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    import undrawn  # noqa: F401 - a module beside this program
+
     import etude.run
 
     with contextlib.suppress(ImportError):

@@ -10,7 +10,11 @@ import psutil
 import pytest
 
 from etude.processes import python_command, python_environment
+from etude.recipe.load import load_recipe
+from etude.recipe.schema import Recipe
 from etude.records.store import list_runs
+from etude.run import run_recipe
+from etude.start import Options
 
 
 def etude(*words: object, **more: object) -> subprocess.CompletedProcess[str]:
@@ -58,9 +62,10 @@ def test_a_run_that_cannot_begin_says_so_and_leaves_nothing(
     assert not list_runs(runs) and not [each for each in runs.iterdir() if each.name.endswith(".output")]
 
 
-def test_a_finished_run_is_followed_to_its_outcome(tmp_path: Path, write_recipe: Callable[..., Path]) -> None:
-    assert etude("train", write_recipe(), "--runs", tmp_path / "runs").returncode == 0
-    (run,) = list_runs(tmp_path / "runs")
+def test_a_finished_run_is_followed_to_its_outcome(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    run = run_recipe(make_recipe(), Options(runs=tmp_path / "runs")).run
     followed = etude("show", run.path, "--follow")
     assert followed.returncode == 0 and "Finished 12 steps" in followed.stderr
 
@@ -73,8 +78,7 @@ def test_what_does_not_go_together_is_refused(
 ) -> None:
     runs = tmp_path / "runs"
     recipe = write_recipe()
-    assert etude("train", recipe, "train.steps=1", "--runs", runs).returncode == 0
-    (run,) = list_runs(runs)
+    run = run_recipe(load_recipe(recipe), Options(runs=runs)).run
     given = [{"RUN": run.path, "RECIPE": recipe}.get(word, word) for word in words]
     refused = etude(*given, "--runs", runs)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "leave it out" in refused.stderr

@@ -19,6 +19,7 @@ import pytest
 from etude.cli.printing import _SPELLINGS, print_json, print_rows, print_table
 from etude.records.store import list_runs
 from tests.conftest import Outcome
+from tests.forking import server
 
 Write = Callable[..., Path]
 
@@ -111,12 +112,13 @@ def test_a_config_that_a_library_quotes_drives_no_terminal(
     folder = write_gpt2(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | said))
-    words = ("generate", folder, "--prompt", "a", "--max-tokens", "1")
-    process = start(cache, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode in (0, 2), err
-    assert b"\x1b" not in out + err and b"\x07" not in err
-    assert b"[transformers]" not in err
+    words = ["generate", str(folder), "--prompt", "a", "--max-tokens", "1"]
+    done = server().run(
+        tmp_path, words, seconds=240, environment={"ETUDE_CACHE": str(cache), "TERM": "xterm"}
+    )
+    assert done.code in (0, 2), done.err
+    assert "\x1b" not in done.out + done.err and "\x07" not in done.err
+    assert "[transformers]" not in done.err
 
 
 SPEAKING = f"""
@@ -178,10 +180,10 @@ with lasting_output():
 
 @pytest.mark.parametrize("way", ["closed", "empty", "no UTF-8"])
 def test_questions_end_where_nobody_answers(
-    way: str, tmp_path: Path, write_recipe: Write, cache: Path
+    way: str, tmp_path: Path, write_recipe: Write, cache: Path, etude: Callable[..., Outcome]
 ) -> None:
     recipe = write_recipe({"train.steps": 1, "evaluate.prompts": ["a"]})
-    assert start(cache, "train", recipe, "--runs", tmp_path / "runs", stderr=subprocess.PIPE).communicate()
+    assert etude("train", recipe, "--runs", tmp_path / "runs").code == 0
     (run,) = list_runs(tmp_path / "runs")
     for words in (["rate", run.path, "--rater", "a"], ["chat", run.path, "--max-tokens", "1"]):
         reader, writer = os.pipe()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from etude.records.events import Control, Note, Step
 from etude.records.store import Run, list_runs
 from tests.conftest import Outcome
+from tests.processes import wait_for
 
 Etude = Callable[..., Outcome]
 
@@ -30,10 +30,10 @@ def going(tmp_path: Path, write_recipe: Callable[..., Path], cache: Path) -> Ite
             [sys.executable, "-m", "etude", "train", str(recipe), "--runs", str(runs)], stdout=out, stderr=out,
             env={**os.environ, "ETUDE_CACHE": str(cache)}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-    while not (runs.exists() and (found := list_runs(runs)) and steps_of(found[0])):
-        assert process.poll() is None, (tmp_path / "out").read_text()
-        time.sleep(0.1)
-    yield found[0]
+    yield wait_for(
+        lambda: next((run for run in (list_runs(runs) if runs.exists() else ()) if steps_of(run)), None),
+        process,
+    )
     if process.poll() is None:
         process.terminate()
     assert process.wait(60) == 75, (tmp_path / "out").read_text()

@@ -23,6 +23,12 @@ MakeRecipe = Callable[..., Recipe]
 SETTLE = 0.02
 
 
+@pytest.fixture(autouse=True)
+def _settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs too read back what their mirror has soon after it was written."""
+    monkeypatch.setitem(Mirror.__init__.__kwdefaults__, "settle", SETTLE)
+
+
 @pytest.fixture
 def run(make_recipe: MakeRecipe, tmp_path: Path) -> Run:
     """A run that was stopped after step 8, with checkpoints at 4 and 8."""

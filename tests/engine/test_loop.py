@@ -1,8 +1,6 @@
 """The mathematics of a step does not depend on how it is laid out."""
 
 import json
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from etude.models.decoder import Decoder
 from etude.objectives.causal import Causal
 from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
+from tests.programs import run_program
 
 CPU = torch.device("cpu")
 Make = Callable[..., Recipe]
@@ -90,13 +89,12 @@ def test_gradients_of_a_step_are_free_when_it_is_yielded(make_recipe: Make) -> N
         seen.clear()
 
 
-def test_two_ranks_give_the_losses_of_one_process(make_recipe: Make, tmp_path: Path) -> None:
+def test_two_ranks_give_the_losses_of_one_process(make_recipe: Make, tmp_path: Path, cache: Path) -> None:
     recipe = make_recipe({**UNEQUAL, "train.steps": 20})
     alone = losses(run(recipe, micro=4))
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-    script = Path(__file__).with_name("rank.py")
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    subprocess.run([sys.executable, *words, str(tmp_path)], check=True, capture_output=True, timeout=120)
+    done = run_program("engine/rank", [tmp_path], cache, ranks=2)
+    assert done.code == 0, done.err[-2000:]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert ranks[0]["losses"] == pytest.approx(alone, rel=1e-6)
     assert ranks[0]["losses"] == ranks[1]["losses"]

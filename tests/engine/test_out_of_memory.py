@@ -31,6 +31,7 @@ from etude.recipe.schema import Recipe
 from etude.records.events import Control, Step
 from etude.records.store import list_runs
 from tests.faults import ERRORS, Aimed, Allocator, train_through
+from tests.programs import run_program
 
 Make = Callable[..., Recipe]
 ROOT = Path(__file__).parents[2]
@@ -110,12 +111,9 @@ def test_one_of_two_ranks_without_memory_makes_both_do_the_step_again(
 ) -> None:
     count = pytestconfig.getoption("--shortages")
     (tmp_path / "recipe.json").write_text(json.dumps(make_recipe(SHORT).to_dict()))
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(Path(__file__).with_name("short.py"))
-    subprocess.run(
-        [sys.executable, *words, script, str(tmp_path), str(count)], check=True, capture_output=True,
-        timeout=240 + 60 * count, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    seconds = 240 + 60 * count
+    done = run_program("engine/short", [tmp_path, count], cache, ranks=2, seconds=seconds)
+    assert done.code == 0, done.err[-2000:]
     first, second = (json.loads((tmp_path / f"short{rank}.json").read_text()) for rank in range(2))
     assert len(first) == count
     for one, other in zip(first, second):

@@ -1,10 +1,7 @@
 """A model in pieces on several ranks trains, is saved and resumed as a whole one."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +20,7 @@ from etude.run import run_recipe
 from etude.start import Options
 from tests import recipes
 from tests.bases import write_corpus, write_instructions, write_labelled, write_pairs, write_qwen2
+from tests.programs import run_program
 
 STEPS = 20
 
@@ -59,21 +57,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_ranks(folder: Path, ranks: int, cache: Path) -> None:
     """Run the recipes of a folder on some ranks, one after another."""
-    crew = []
-    for rank in range(ranks):
-        environment = {
-            **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
-            "ETUDE_RANKS_FOLDER": str(folder), "ETUDE_CACHE": str(cache), "OMP_NUM_THREADS": "1",
-            "GLOO_SOCKET_IFNAME": "lo",
-        }  # fmt: skip
-        script = str(Path(__file__).with_name("sharded.py"))
-        crew.append(
-            subprocess.Popen(
-                [sys.executable, script, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
-            )
-        )
-    said = [each.communicate(timeout=600)[1] for each in crew]
-    assert not any(each.returncode for each in crew), "\n".join(said)[-3000:]
+    done = run_program("engine/sharded", [folder], cache, ranks=ranks, seconds=600)
+    assert done.code == 0, done.err[-3000:]
 
 
 def write_case(folder: Path, name: str, recipe: Recipe, **options: Any) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import tests.hostile
+from tests.forking import Answer, Server
 from tests.hostile.case import Case
-from tests.hostile.server import Answer, Server
 
 MODULES = [name for _, name, _ in pkgutil.iter_modules(tests.hostile.__path__) if name.startswith("bad_")]
 CASES: list[Case] = [

@@ -18,7 +18,7 @@ def test_a_run_begins_in_a_session_of_its_own_and_keeps_what_it_printed(
     try:
         while (run := started.begun()) is None:
             assert started.process.poll() is None
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert os.getsid(started.process.pid) != os.getsid(0)
         assert run.state == "running"
         assert (run.path / OUTPUT).exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.processes import Life, final_bits, listening
+from tests.processes import Life, final_bits, listening, wait_for
 
 Write = Callable[..., Path]
 
@@ -49,8 +49,7 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     orphaned = Life(recipe, tmp_path / "runs", cache, module)
     orphaned.wait_for_progress()
     orphaned.ranks[1].suspend()
-    while orphaned.ranks[1].status() != psutil.STATUS_STOPPED:
-        time.sleep(0.01)
+    wait_for(lambda: orphaned.ranks[1].status() == psutil.STATUS_STOPPED, orphaned.process)
     orphaned.process.kill()  # a stopped rank that loses its parent is woken by the system, and then sees it gone
     assert orphaned.end() == -signal.SIGKILL
     assert len(list(temporary.glob("etude-*"))) == 1
@@ -64,8 +63,8 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     # Killed when the run is written down already, a rank takes nothing with it.
     last = Life(recipe, tmp_path / "runs", cache, module)
     last.wait_for_progress()
-    while '"action": "finish"' not in next((tmp_path / "runs").glob("*/journal.jsonl")).read_text():
-        time.sleep(0.005)
+    journal = next((tmp_path / "runs").glob("*/journal.jsonl"))
+    wait_for(lambda: '"action": "finish"' in journal.read_text(), last.process)
     with contextlib.suppress(psutil.NoSuchProcess):
         last.ranks[1].kill()
     assert last.end() == 0, last.said()
@@ -142,9 +141,7 @@ def test_a_rank_whose_main_thread_hangs_is_named_and_one_that_works_long_is_left
     life = Life(recipe, tmp_path / "runs", cache, ["-m", "etude"])
     life.wait_for_progress()
     life.ranks[0].send_signal(signal.SIGUSR2)
-    while "went on" not in life.said():
-        assert life.process.poll() is None, life.said()
-        time.sleep(0.05)
+    wait_for(lambda: "went on" in life.said(), life.process)
     life.ranks[1].send_signal(signal.SIGWINCH)  # SIGUSR1 asks a run to stop
     assert life.end() == 1
     assert "error: rank 1 was stopped or hung, and was ended: it did nothing for " in life.said()

@@ -68,12 +68,12 @@ def test_logits_of_a_repeated_step_are_those_of_one_pass(config: DecoderConfig, 
         positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
         model(prompts, positions=positions, lengths=LENGTHS, cache=cache)
         reader = GraphReader(model, cache)
-        for step in range(40):
+        for step in range(24):
             places = torch.tensor(LENGTHS) + step
             logits = reader(tokens.gather(1, places[:, None])[:, 0])
             assert_equal_logits(logits, expected[torch.arange(3), places])
     assert len(traces) == 3 and not reader.failure  # of 16, 32 and 64 places
-    assert cache.lengths == [length + 40 for length in LENGTHS]
+    assert cache.lengths == [length + 24 for length in LENGTHS]
 
 
 @EVERY
@@ -82,7 +82,7 @@ def test_tokens_are_those_of_transformers(config: DecoderConfig, traces: list[in
 
     model = random_decoder(config)
     prompts = prompts_of(config)
-    ours = [row.ids for row in generate(model, prompts, max_tokens=30, end_ids=[])]
+    ours = [row.ids for row in generate(model, prompts, max_tokens=22, end_ids=[])]
     assert traces
     _save(model, tmp_path)
     theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
@@ -90,7 +90,7 @@ def test_tokens_are_those_of_transformers(config: DecoderConfig, traces: list[in
     padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     continued = theirs.generate(
-        padded, attention_mask=mask, max_new_tokens=30, min_new_tokens=30, do_sample=False, pad_token_id=0
+        padded, attention_mask=mask, max_new_tokens=22, min_new_tokens=22, do_sample=False, pad_token_id=0
     )
     assert ours == continued[:, longest:].tolist()
 

@@ -15,7 +15,7 @@ from etude.processes import python_environment
 from etude.records.store import list_runs
 from etude.sweep import common_starter
 from etude.sweep.common_starter import Forked, start_stage
-from tests.sweeps import wait_for
+from tests.processes import wait_for
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import load_sweep
-from tests.sweeps import attempts, execute, make, require_equal, wait_for
+from tests.processes import wait_for
+from tests.sweeps import attempts, execute, make, require_equal
 
 
 def test_killed_controller_and_stage_and_the_same_command_again(tmp_path: Path, corpus: Path) -> None:

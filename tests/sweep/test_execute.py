@@ -1,11 +1,10 @@
 """A sweep on one machine: every trial once, whatever is killed, and each as if it had been trained alone."""
 
 import json
-import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from etude.processes import python_command, python_environment
 from etude.recipe.load import to_toml
 from etude.records.store import list_runs
 from etude.report.write import write_report
@@ -16,14 +15,8 @@ from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import load_sweep
 from etude.sweep.outcome import Outcome, describe_outcome
 from etude.sweep.schema import Resources
+from tests.conftest import Outcome as Ended
 from tests.sweeps import FLAT, execute, make, require_equal, sweep_values, write_sweep
-
-
-def main_code(words: list[str]) -> int:
-    done = subprocess.run(
-        python_command("etude", *words), env=python_environment(), capture_output=True, check=False
-    )
-    return done.returncode
 
 
 def test_trials_of_a_sweep_equal_trials_alone_and_are_made_once(tmp_path: Path, corpus: Path) -> None:
@@ -60,7 +53,7 @@ def test_a_trial_that_never_fits_is_told_before_anything_starts(tmp_path: Path, 
 
 
 def test_a_finished_trial_with_damaged_records_is_named_and_the_end_tells(
-    tmp_path: Path, corpus: Path
+    tmp_path: Path, corpus: Path, etude: Callable[..., Ended]
 ) -> None:
     path, place = make(tmp_path, corpus, {"train.steps": [2]}), tmp_path / "place"
     assert execute(path, place).is_whole
@@ -84,7 +77,7 @@ def test_a_finished_trial_with_damaged_records_is_named_and_the_end_tells(
         assert said in line and line.endswith("without its run folder, etude sweep run trains it again")
         report = (place / "report" / "report.md").read_text()
         assert "Records that are damaged:" in report and told[-1].startswith("report    ")
-    assert main_code(["sweep", "run", str(path), "--folder", str(place)]) == 1
+    assert etude("sweep", "run", path, "--folder", place).code == 1
 
 
 def test_the_recipe_of_a_trial_is_a_recipe_that_people_train(tmp_path: Path, corpus: Path) -> None:

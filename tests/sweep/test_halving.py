@@ -28,7 +28,8 @@ from etude.sweep.outcome import Outcome, describe_outcome
 from etude.sweep.search import with_found
 from etude.sweep.tree import build_tree
 from tests.bases import write_corpus
-from tests.sweeps import attempts, outcome, sweep_values, wait_for, write_sweep
+from tests.processes import wait_for
+from tests.sweeps import attempts, outcome, sweep_values, write_sweep
 
 RATES = [1e-5, 1e-2, 1e-4, 3e-3]
 HALVING = {"steps": [4, 8], "reduction_factor": 2}

@@ -1,11 +1,10 @@
 """The part of a sweep on a node: it uses no folder that is not shared, and a stage never outlives its worker."""
 
-import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from etude import __version__
@@ -13,6 +12,7 @@ from etude.processes import python_command, python_environment
 from etude.records.lease import read_lease
 from etude.sweep.folder import SweepFolder
 from etude.sweep.node import look, train
+from tests.processes import wait_for
 
 
 def test_a_node_that_sees_the_folder_and_its_lock_can_be_used(tmp_path: Path) -> None:
@@ -70,15 +70,7 @@ def test_a_process_ends_with_what_started_it(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [*python_command("etude")[:2], "-c", script, child, str(log)], env=python_environment()
     )
-    while not (log.exists() and log.read_text().strip()):
-        assert parent.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: log.exists() and log.read_text().strip(), parent)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    for _ in range(200):
-        try:
-            os.kill(int(log.read_text()), 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError("it outlived its worker by ten seconds")
+    wait_for(lambda: not psutil.pid_exists(int(log.read_text())))

@@ -27,7 +27,8 @@ from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit
 from etude.sweep.ray import RayProcesses, join_cluster
 from etude.sweep.schema import Resources
-from tests.sweeps import command_of, sweep_values, wait_for, write_sweep
+from tests.processes import wait_for
+from tests.sweeps import command_of, sweep_values, write_sweep
 
 STORE = 80 * 2**20
 CHANGES = {"schedule.kind": "constant", "model.dropout": 0.1, "checkpoint.every_steps": 4}

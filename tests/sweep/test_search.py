@@ -3,7 +3,6 @@
 import builtins
 import math
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Study, load_sweep
 from etude.sweep.rungs import AtRung
 from etude.sweep.search import Known, Searches, choose, foresee, trial_of, with_found
+from tests.processes import wait_for
 from tests.sweeps import sweep_values, write_sweep
 
 RATE = {"key": "optim.learning_rate", "low": 1e-4, "high": 1e-1, "log": True}
@@ -202,8 +202,7 @@ def test_a_killed_search_gives_the_trials_of_a_quiet_one(tmp_path: Path, corpus:
     controller = subprocess.Popen(
         python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
     )
-    while not (killed / "runs").exists() or len(list_runs(killed / "runs")) < 2:
-        time.sleep(0.05)
+    wait_for(lambda: (killed / "runs").exists() and len(list_runs(killed / "runs")) > 1, controller)
     controller.kill()
     controller.wait()
     assert run_sweep(load_sweep(path), SweepFolder(killed), path, told.append).finished == 4

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from etude.sweep.measure import Measured, measure
 from etude.sweep.stacks import build_stacks, stack_notes
 from etude.sweep.tree import Tree, build_tree
 from tests import bases
+from tests.processes import wait_for
 from tests.recipes import finetuning
 from tests.sweeps import write_sweep
 
@@ -123,9 +123,7 @@ def test_a_stack_that_is_killed_goes_on_together(home: Path, tmp_path: Path) -> 
     place = tmp_path / "place"
     command = python_command("etude", "sweep", "run", str(path), "--folder", str(place))
     with subprocess.Popen(command, env=python_environment(), stdout=subprocess.DEVNULL) as controller:
-        while not any(place.glob("runs/*/checkpoints/step-000005")):
-            assert controller.poll() is None
-            time.sleep(0.02)
+        wait_for(lambda: any(place.glob("runs/*/checkpoints/step-000005")), controller)
         pid = int(list_runs(place / "runs")[0].lease["pid"])
         os.kill(pid, signal.SIGKILL)
         assert controller.wait(120) == 0

@@ -11,7 +11,8 @@ from etude.records.store import list_runs
 from etude.sweep.grid import load_sweep
 from etude.sweep.local import Exit, LocalProcesses
 from etude.sweep.starter import Starter
-from tests.sweeps import starter_of, sweep_values, wait_for, write_sweep
+from tests.processes import wait_for
+from tests.sweeps import starter_of, sweep_values, write_sweep
 
 
 def test_forks_have_a_group_and_a_log_of_their_own_and_none_sees_the_end_of_another(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from etude.sweep.grid import Trial, load_sweep
 from etude.sweep.search import with_found
 from etude.sweep.studies import copy_studies, studies_file
 from etude.sweep.write import write_deliverables
+from tests.processes import wait_for
 from tests.recipes import classification
 from tests.sweep.journals import Course, f1_of, write_trial
-from tests.sweeps import wait_for, write_sweep
+from tests.sweeps import write_sweep
 
 POINT = {"optim.learning_rate": 1e-3, "optim.beta2": 0.999}
 

@@ -17,7 +17,7 @@ from etude.records.events import Control
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_corpus
-from tests.processes import final_bits
+from tests.processes import final_bits, wait_for
 from tests.recipes import tiny
 from tests.ui.serving import JSON
 
@@ -65,8 +65,10 @@ def test_a_run_whose_page_and_server_are_killed_ends_with_the_bits_of_one_withou
     for step in training:
         identity = training.run.info["id"]
         if step.number == 4:
-            while not any(row["id"] == identity for row in json.load(server.ask("GET", "/api/runs"))["runs"]):
-                pass
+            wait_for(
+                lambda identity=identity: identity in server.ask("GET", "/api/runs").read().decode(),
+                server.process,
+            )
             told = server.ask("GET", f"/api/events?runs={identity}&since=0")
             while not told.readline().startswith(b"event: points"):
                 pass

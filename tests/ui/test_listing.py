@@ -1,6 +1,5 @@
 import json
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from etude.ui.library import Library
 from etude.ui.listing import Listing
 from etude.ui.readings import Readings
 from tests.conftest import Outcome
+from tests.processes import wait_for
 from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 
 ALL = 60.0  # seconds of patience: every figure is made at once
@@ -126,8 +126,7 @@ def test_a_long_list_waits_for_no_figures_which_come_with_a_new_version(
     listing, library = Listing(Readings()), Library([tmp_path])
     first = listing.payload(library, patience_seconds=ALL)
     assert [row["pending"] for row in first["runs"]] == [True] * 4
-    while any("pending" in row for row in listing.payload(library)["runs"]):
-        threading.Event().wait(0.05)
+    wait_for(lambda: not any("pending" in row for row in listing.payload(library)["runs"]))
     assert listing.version(library) != first["version"]
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.ui.programs import Limits, Program, SupersededError, problem_of, run_command
+from tests.processes import wait_for
 
 
 def test_a_command_answers_with_its_json_and_its_exit_code(tmp_path: Path) -> None:
@@ -43,8 +44,7 @@ def test_the_newest_question_ends_the_one_before_it() -> None:
     thread = threading.Thread(target=ask_first)
     thread.start()
     begun.wait(60)
-    while program._count == 0:
-        pass
+    wait_for(lambda: program._count)
     assert program.ask("recipes")[0] == 0
     thread.join(60)
     assert ended == ["a newer question was asked"]

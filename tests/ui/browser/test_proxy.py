@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from etude.control.mailbox import FILE
+from tests.processes import wait_for
 from tests.report.runs import attempt, evaluation, new_run, window
 from tests.ui.proxying import proxying
 from tests.ui.serving import serving
@@ -36,8 +37,7 @@ def test_a_browser_looks_at_a_run_and_steers_it_below_the_path_of_a_proxy(
         page.wait_for_selector("text=step 12", timeout=30_000)
         page.get_by_role("button", name="Checkpoint").click()
         page.wait_for_function("() => document.body.innerText.includes('Checkpoint')", timeout=30_000)
-        while not (writer.run.path / FILE).exists():
-            page.wait_for_timeout(50)
+        wait_for(lambda: page.wait_for_timeout(20) or (writer.run.path / FILE).exists())
         context.close()
     assert wrong == []
     writer.close("stopped")

@@ -1,6 +1,8 @@
 """A process that has imported etude and forks for each command, so that a case costs no start of Python."""
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -35,7 +37,7 @@ class Server:
 
     def __enter__(self) -> "Server":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.server"],
+            [sys.executable, "-m", "tests.forking"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -59,6 +61,15 @@ class Server:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Answer(**json.loads(self._process.stdout.readline()))
+
+
+@functools.cache
+def server() -> Server:
+    """The server of this process, which ends with it."""
+    started = Server()
+    started.__enter__()
+    atexit.register(started.__exit__)
+    return started
 
 
 def serve() -> None:
