@@ -22,6 +22,8 @@ from etude.text import shorten
 
 _MAX_BYTES = 1 << 20
 _MOST_PROBLEMS = 100
+# Keys that came when there were runs already, with the value by which those were computed.
+_LATER = {"optim.matrix_rate_ratio": 1.0}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -150,7 +152,10 @@ def at_home(path: str) -> Path:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """A hash (hex) equal for recipes that compute the same, whatever the order and comments of a file."""
+    """A hash (hex) equal for recipes that compute the same, whatever the order and comments of a file.
+
+    It stays when etude gets a new key, so that a run or a sweep of before is found again and goes on.
+    """
     return values_hash(recipe.to_dict())
 
 
@@ -161,6 +166,10 @@ def values_hash(values: dict[str, Any]) -> str:
         train = {name: value for name, value in train.items() if name != "parallel"}
         alike = {"devices": 1} if train.get("global_batch_size") is not None and "devices" in train else {}
         values["train"] = train | alike
+    for name, default in _LATER.items():
+        section, _, own = name.rpartition(".")
+        if isinstance(found := values.get(section), dict) and found.get(own) == default:
+            values[section] = {each: value for each, value in found.items() if each != own}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ _FILES = ("journal.jsonl", "run.json", "resolved.toml", "best.json", "checkpoint
 _LARGE = 4 << 20  # bytes of a journal that another process reads, so that this one stays small and quick
 _LIMITS = Limits(seconds=900.0, memory_bytes=16 << 30)
 _REST = 60.0  # times the seconds that figures took pass before those of a run that goes on are made anew
-_MOST_FOLLOWED = 8  # of which one with a thousand evaluations takes 5 MB
+_MOST_FOLLOWED = 8
 _TAIL_BYTES = 1 << 15  # a hundred steps, from which the time left follows
 Key = tuple[Any, ...]
 

@@ -20,6 +20,7 @@ from etude.recipe.load import (
 )
 from etude.recipe.schema import Recipe
 from tests import recipes
+from tests.recipes import tiny
 
 GOOD = f"{recipes.GOOD}[optim]\nlearning_rate = 1e-3\n"
 
@@ -167,7 +168,7 @@ def test_overrides_change_values_and_are_blamed_by_name(tmp_path: Path) -> None:
     assert (recipe.optim.learning_rate, recipe.records.tags) == (2e-4, ["a"])
     assert problems(tmp_path, GOOD, "optim.rho=1") == [
         "optim.rho (override) is not a key of a recipe; known here: "
-        "kind, learning_rate, weight_decay, beta1, beta2, eps, momentum"
+        "kind, learning_rate, weight_decay, beta1, beta2, eps, momentum, matrix_rate_ratio"
     ]
     assert "not of the form key=value" in problems(tmp_path, GOOD, "optim.learning_rate")[0]
     assert "no number 5" in problems(tmp_path, GOOD, "data.train.5.path=x")[0]
@@ -181,6 +182,14 @@ def test_a_recipe_survives_toml_and_keeps_its_hash(
     path.write_text(to_toml(recipe), encoding="utf-8")
     assert load_recipe(path) == recipe
     assert recipe_hash(load_recipe(path)) == recipe_hash(recipe)
+
+
+def test_the_hash_of_a_recipe_stays_when_etude_gets_a_new_key() -> None:
+    recipe = recipe_from(tiny(Path("/corpus.jsonl")))
+    assert recipe_hash(recipe) == "a715065d3f5aead26a22edd584eae6f47606f0d8bfcdb00b1c6f8373c21682b0", (
+        "a new key belongs into _LATER"
+    )
+    assert recipe_hash(with_changes(recipe, {"optim.matrix_rate_ratio": 0.3})) != recipe_hash(recipe)
 
 
 def test_the_hash_ignores_order_and_comments_but_no_value(tmp_path: Path) -> None:
