@@ -252,6 +252,9 @@ def _keys_twice(tier: Tier, model: SweepModel, keys: tuple[str, ...], locator: L
         if sum(counts) > 1:
             what = "a grid and a range" if all(counts) else f"two {'grids' if counts[0] else 'ranges'}"
             yield f"{locator.name(keys)} has {what} over {shorten(name, 60)}; keep one"
+        sections = {name[: dot.start()] for dot in re.finditer(r"\.", name[:99])}
+        for part in sections.intersection([*grids, *ranges]):
+            yield f"{locator.name(keys)} sets {part} and {shorten(name, 60)}, which is in it; keep one"
 
 
 def _search_problems(file: SweepFile, locator: Locator) -> Iterator[str]:
@@ -385,15 +388,12 @@ def _name(model: str, values: Mapping[str, Any]) -> str:
 
 def _find_twins(trials: list[Trial]) -> Iterator[str]:
     """Trials that would train the same recipe under two names."""
-    seen: dict[str, Trial] = {}
+    seen, names = dict[str, Trial](), dict[str, Trial]()
     for trial in trials:
-        values = trial.recipe.to_dict()
-        identity = values_hash({**values, "name": ""})
+        identity = values_hash({**trial.recipe.to_dict(), "name": ""})
         if (twin := seen.setdefault(identity, trial)) is not trial:
             same = "trials of one name" if twin.name == trial.name else f"{twin.name} and {trial.name}"
             yield f"{same} would train the same recipe; take a value or a model out"
-    names: dict[str, Trial] = {}
-    for trial in trials:
         other = names.setdefault(trial.name, trial)
         if other is not trial and (keys := diff(other.recipe, trial.recipe)):
             yield f"two trials are named {trial.name} and differ in {', '.join(keys)}; rename a model"

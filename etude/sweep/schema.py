@@ -10,6 +10,7 @@ from etude.recipe.section import Count, Name, Positive, Rate, Section, key
 # Without a password, which would be in every copy of the file.
 _DATABASE = r"\Apostgresql://([A-Za-z0-9._-]{1,63}@)?[A-Za-z0-9.-]{1,255}(:[0-9]{1,5})?/[A-Za-z0-9_-]{1,63}\z"
 ModelName = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,31}\z")]
+_MOST_WHOLE = 2**53  # which a fraction holds exactly, as samplers and charts need
 
 
 class Axis(Section):
@@ -72,6 +73,8 @@ class Range(Section):
             return self
         if self.low is None or self.high is None:
             raise ValueError("it has no values; give low and high, or a list of values")
+        if any(isinstance(end, int) and abs(end) > _MOST_WHOLE for end in (self.low, self.high)):
+            raise ValueError(f"low or high is a whole number beyond {_MOST_WHOLE:,}; give a smaller one")
         if self.low >= self.high:
             raise ValueError(f"low is {self.low:g} and high is {self.high:g}; low must be below high")
         if self.log and self.low <= 0:
@@ -106,7 +109,7 @@ class Tier(Section):
     """Models that are tried on the same grids."""
 
     name: ModelName = key(..., "of the tier", example="small")
-    priority: int = key(0, "trials of the highest go first", example=1)
+    priority: Annotated[int, Field(ge=-(2**40), le=2**40)] = key(0, "trials of the highest go first", example=1)
     why: str = key("", "the reason for the tier")
     models: Annotated[list[SweepModel], Field(min_length=1)] = key(..., "one or more models")
     settings: dict[str, Any] = key({}, "keys of the recipe for this tier")
@@ -147,7 +150,7 @@ class Resources(Section):
         "trials at once on a device at most (default: as many as fit; on a CPU one for two cores)",
         example=2,
     )
-    memory_gb: Rate | None = key(
+    memory_gb: Annotated[float, Field(gt=0, le=1e7)] | None = key(
         None, "memory of a device, or of the machine, that trials hold together", example=40.0
     )
     executor: Literal["local", "ray"] = key("local", "what starts trials: this machine, or a Ray cluster")
@@ -199,7 +202,7 @@ class Halving(Section):
     steps: Annotated[list[Positive], Field(min_length=1)] | None = key(
         None, "the rungs of trials whose length is in steps, the lowest first", example=[100, 300]
     )
-    reduction_factor: Annotated[int, Field(ge=2)] = key(3, "of so many trials at a rung one goes on")
+    reduction_factor: Annotated[int, Field(ge=2, le=2**40)] = key(3, "of so many trials at a rung one goes on")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

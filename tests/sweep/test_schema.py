@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from etude.sweep.schema import Axis, Budget
+from etude.sweep.schema import Axis, Budget, Range
 
 
 def test_an_axis_of_one_key_has_a_point_for_each_value_and_its_reason() -> None:
@@ -37,3 +37,9 @@ def test_a_budget_is_the_least_of_its_hours_and_its_price() -> None:
     assert Budget(device_hours=2.0, price=5.0, price_per_hour=5.0).seconds == 3600
     with pytest.raises(ValidationError, match="price is given without price_per_hour"):
         Budget(price=5.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(10**400, 1), (1, 10**400), (-(2**60), 1)])
+def test_a_whole_number_that_no_fraction_holds_is_no_end_of_a_range(low: int, high: int) -> None:
+    with pytest.raises(ValidationError, match="a whole number beyond 9,007,199,254,740,992"):
+        Range(key="train.steps", low=low, high=high)
