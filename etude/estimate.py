@@ -255,7 +255,7 @@ def estimate(
     traffic = None if gpu is None else traffic_of(plan, cluster or Cluster(gpu.link))
     if tokens_per_second is not None:
         costs = _claimed_costs(plan, gpu, tokens_per_second, traffic)
-        return Estimate(costs=costs, basis=f"at the {tokens_per_second:,.0f} tokens a second given", **given)
+        return Estimate(costs=costs, basis=f"at the {tokens_per_second:,.12g} tokens a second given", **given)
     if gpu is not None:
         usual, peak = usual_share(recipe, plan.precision), gpu.peak(plan.precision)
         basis = f"by arithmetic, at {100 * usual:.3g} % of {peak / 1e12:,.4g} TFLOP/s ({gpu.source})"

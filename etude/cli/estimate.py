@@ -89,7 +89,7 @@ Source = Annotated[
         autocompletion=complete_run,
     ),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="steps of the run projected")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, max=2**40, help="steps of the run projected")]
 OfRuns = Annotated[
     bool, typer.Option("--history", help="forecasts of the runs in RECIPE or --runs beside what they took")
 ]

@@ -11,7 +11,7 @@ from etude.cli.printing import print_json, print_rows, print_table, say
 from etude.cli.sweep import SweepFolderPath, default_folder
 from etude.durable import check_own_folder
 from etude.errors import InputError
-from etude.text import command
+from etude.text import command, shorten
 
 if TYPE_CHECKING:
     from etude.sweep.decisions import Decisions
@@ -53,6 +53,8 @@ def report(
     from etude.sweep.write import write_deliverables
 
     loaded, place, decided = _open(sweep, folder)
+    if runs is not None and not runs.is_dir():
+        raise InputError(f"--runs is {runs}, which is no folder; give the one that holds the runs")
     made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), decided)
     if as_json:
         print_json(made.to_dict())
@@ -66,7 +68,7 @@ def report(
     if out is None and not as_json:
         _copy_studies(made)
     for problem in read_runs(runs or place.runs)[1].values():
-        say(f"{NOTE}{problem}")
+        say(f"{NOTE}{shorten(problem, 400)}")
     for name, what in made.damaged.items():
         say(f"{DAMAGED}{name}: {what}; without its run folder, etude sweep run trains it again")
     if made.damaged:
@@ -79,12 +81,19 @@ def _open(sweep: Path, folder: Path | None) -> "tuple[Sweep, SweepFolder, Decisi
     from etude.sweep.decisions import Decisions
     from etude.sweep.folder import SweepFolder
     from etude.sweep.grid import load_sweep
+    from etude.sweep.reporter import NOTE
     from etude.sweep.search import with_found
 
     if sweep.is_dir():
+        if folder is not None:
+            raise InputError(f"{sweep} is a sweep folder already; leave --folder out")
+        if not (sweep / "sweep.toml").exists():
+            raise InputError(
+                f"{sweep} is no sweep folder, as it has no sweep.toml; give one, or a sweep file"
+            )
         place = SweepFolder(sweep)
         decided = Decisions.read(place.path)
-        loaded = read_begun(place, decided)
+        loaded = read_begun(place, decided, lambda problem: say(f"{NOTE}{problem}"))
     else:
         loaded = load_sweep(sweep)
         place = SweepFolder(folder or default_folder(loaded.file.name))

@@ -46,6 +46,8 @@ def parse_recipe(
     folder: that its relative paths begin in. Raises: RecipeError with every problem.
     """
     values = change(parse(text, name), dict(given))
+    if "tiers" in values and "data" not in values:
+        raise RecipeError([f"{name} is a sweep, not a recipe; give it to etude sweep plan or run"])
     return absolute(recipe_from(values, Locator(text, name, dict(given))), folder)
 
 

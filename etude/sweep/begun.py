@@ -1,52 +1,64 @@
 """The sweep that a folder was begun for, from its own file and recipes: the base may be gone or changed."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from etude import durable
 from etude.errors import InputError
 from etude.recipe.load import load_recipe
-from etude.sweep.decisions import Decisions
+from etude.sweep.decisions import Choice, Decisions
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Point, Sweep, Trial, outline
 from etude.sweep.schema import SweepFile, ranges_of
+from etude.text import shorten
 
 
-def read_begun(folder: SweepFolder, decided: Decisions) -> Sweep:
+def read_begun(
+    folder: SweepFolder, decided: Decisions, tell: Callable[[str], object] = lambda problem: None
+) -> Sweep:
     """The sweep of a folder with its trials, those that searches chose among them; `studies` are left out.
 
-    A trial without a recipe in the folder is left out. Raises: InputError if its file cannot be read.
+    A trial without a recipe of its own in the folder is left out, which is told. Raises: InputError if the
+    file of the sweep cannot be read.
     """
     path = folder.path / "sweep.toml"
     durable.check_plain(path, follow=False)
     file, text, points = outline(path)
-    return Sweep(file, tuple(_trials(folder, file, points, decided)), text, "")
+    trials = list[Trial]()
+    for point, choice in _places(file, points, decided):
+        name = choice.trial if choice else point.name
+        try:
+            trials.append(_trial(folder.recipe(name), folder.path / "trials", point, choice))
+        except InputError as error:
+            tell(f"trial {shorten(name, 64)} is left out: {shorten(error)}")
+    return Sweep(file, tuple(trials), text, "")
 
 
-def _trials(folder: SweepFolder, file: SweepFile, points: list[Point], decided: Decisions) -> Iterator[Trial]:
+def _places(
+    file: SweepFile, points: list[Point], decided: Decisions
+) -> Iterator[tuple[Point, Choice | None]]:
+    """The points of grids that are trials, and those that searches are at with each choice there."""
     searched = {}
     for point in points:
         if file.search and ranges_of(point.tier, point.model):
             searched[point.name] = point
         else:
-            yield from _trial(folder, point, point.name, {})
+            yield point, None
     for choice in decided.found:
         if choice.study in searched and not choice.problem:
-            yield from _trial(folder, searched[choice.study], choice.trial, choice.values, choice.study)
+            yield searched[choice.study], choice
 
 
-def _trial(
-    folder: SweepFolder, point: Point, name: str, chosen: Mapping[str, Any], study: str = ""
-) -> Iterator[Trial]:
-    path, values = folder.recipe(name), {**point.values, **chosen}
-    if path.parent != folder.path / "trials":  # a name that leads elsewhere
-        return
-    with contextlib.suppress(InputError):
-        durable.check_plain(path, follow=False)
-        recipe = load_recipe(path)
-        tier, model = point.tier, point.model.name
-        yield Trial(
-            name, tier.name, model, tier.priority, values=values, recipe=recipe, study=study,
-            halving=point.base.halving,
-        )  # fmt: skip
+def _trial(path: Path, folder: Path, point: Point, choice: Choice | None) -> Trial:
+    """The trial of a recipe in the folder of trials. Raises: InputError if it is not one."""
+    if path.parent != folder:
+        raise InputError("its name leads out of the folder")
+    durable.check_plain(path, follow=False)
+    recipe, tier = load_recipe(path), point.tier
+    if f"{recipe.name}.toml" != path.name:
+        raise InputError(f"{path} is the recipe of {recipe.name}")
+    chosen, study = (choice.values, choice.study) if choice else ({}, "")
+    return Trial(
+        recipe.name, tier.name, point.model.name, tier.priority, values={**point.values, **chosen},
+        recipe=recipe, study=study, halving=point.base.halving,
+    )  # fmt: skip

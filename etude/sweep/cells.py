@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from etude.errors import InputError
-from etude.recipe.load import recipe_hash
+from etude.recipe.load import flatten, recipe_hash
 from etude.recipe.metric import ChosenMetric
 from etude.records.events import Attempt, Evaluation, Scores
 from etude.records.store import Run, list_runs
@@ -272,6 +272,19 @@ def _read_cell(trial: Trial, run: Run | None) -> Cell:
         return Cell(trial)
     try:
         history = read_history(run)
+        if key := _other_key(trial, flatten(run.recipe.to_dict())):
+            return Cell(
+                trial, problem=f"its run {run.name} has another {key}, so it is that of another recipe"
+            )
         return Cell(trial, history, summarize(run, history))
     except InputError as error:
         return Cell(trial, problem=shorten(str(error)))
+
+
+def _other_key(trial: Trial, held: Mapping[str, Any]) -> str | None:
+    """A key of the grid that a run, which holds these values, does not have as its trial does."""
+    own = flatten(trial.recipe.to_dict())
+    for key in flatten(dict(trial.values)):
+        if key in own and own[key] != "auto" and own[key] != held.get(key):
+            return shorten(key, 60)
+    return None

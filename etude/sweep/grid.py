@@ -87,10 +87,9 @@ class Study:
 
     def name_of(self, number: int) -> str:
         """The name of the trial of a number."""
-        name = f"{self.name}-search{number}"
-        if len(name) > _LONGEST_NAME:
-            name = f"{self.model}-{values_hash({'study': self.name, 'number': number})[:12]}"
-        return name
+        if len(name := f"{self.name}-search{number}") <= _LONGEST_NAME:
+            return name
+        return f"{self.model}-{values_hash({'study': self.name, 'number': number})[:12]}"
 
     def ends(self) -> Iterator[dict[str, Any]]:
         """Values by key, so that each end of each range is among them."""
@@ -124,6 +123,8 @@ def load_sweep(path: Path) -> Sweep:
     text = read_recipe_text(path)
     data = parse(text, path.name)
     locator = Locator(text, path.name, {})
+    if "data" in data and "tiers" not in data:
+        raise InputError(f"{path.name} is a recipe, not a sweep; give a sweep file, which has [[tiers]]")
     file = _validate(data, locator)
     count = _require_few(file, locator)
     base = _read_base(file, path, data, locator)
@@ -194,8 +195,8 @@ def _require_few(file: SweepFile, locator: Locator) -> int:
     """The number of trials. Raises: RecipeError if they are too many, or names or values stand twice."""
     count, problems = count_trials(file), []
     if count > MOST_TRIALS:
-        most = f"a sweep has at most {MOST_TRIALS:,}"
-        raise RecipeError([f"{locator.file} describes {count:,} trials; {most}; take values or searches out"])
+        what = f"{count:,} trials; a sweep has at most {MOST_TRIALS:,}; take values or searches out"
+        raise RecipeError([f"{locator.file} describes {what}"])
     if file.budget.trials is not None and count > file.budget.trials:
         name, parts = locator.name(("budget", "trials")), f"grids{' and searches' * bool(file.search)}"
         problems.append(
@@ -273,8 +274,8 @@ def _search_problems(file: SweepFile, locator: Locator) -> Iterator[str]:
             f"{locator.name(tuple(ranges[0][0].split('.')))} is a range, but there is no [search]; add one, "
             "for example with trials = 30"
         )
-    if file.search is not None and not ranges:
-        yield (f"{locator.name(('search',))} has no ranges; add [[tiers.search]] with a key, low and high")
+    if file.search and not ranges:
+        yield f"{locator.name(('search',))} has no ranges; add [[tiers.search]] with a key, low and high"
     for dotted, each in ranges:
         counts = Counter(toml_text(value) for value in each.values or ())
         for text in (text for text, count in counts.items() if count > 1):
@@ -360,13 +361,13 @@ def _points(
             given[key], where[key] = value, _line(locator, f"{place}.settings.{key}")
     if model.from_ is not None:
         given["model.from"], where["model.from"] = model.from_, _line(locator, f"{places[1]}.from")
-    axes = axes_of(tier, model)
     holders: list[tuple[Tier | SweepModel, str]] = [(tier, places[0]), (model, places[1])]
     for holder, place in holders:
         for number, axis in enumerate(holder.grid):
             where |= dict.fromkeys(axis.keys, _line(locator, f"{place}.grid.{number}"))
         for number, each in enumerate(holder.search):
             where[each.key_] = _line(locator, f"{place}.search.{number}")
+    axes = axes_of(tier, model)
     for point in product(*(axis.points for axis in axes)):
         values = {key: value for axis, part in zip(axes, point) for key, value in zip(axis.keys, part)}
         yield Point(base, tier, model, values, {**given, **values}, where)

@@ -109,7 +109,9 @@ class Tier(Section):
     """Models that are tried on the same grids."""
 
     name: ModelName = key(..., "of the tier", example="small")
-    priority: Annotated[int, Field(ge=-(2**40), le=2**40)] = key(0, "trials of the highest go first", example=1)
+    priority: Annotated[int, Field(ge=-(2**40), le=2**40)] = key(
+        0, "trials of the highest go first", example=1
+    )
     why: str = key("", "the reason for the tier")
     models: Annotated[list[SweepModel], Field(min_length=1)] = key(..., "one or more models")
     settings: dict[str, Any] = key({}, "keys of the recipe for this tier")
@@ -202,7 +204,9 @@ class Halving(Section):
     steps: Annotated[list[Positive], Field(min_length=1)] | None = key(
         None, "the rungs of trials whose length is in steps, the lowest first", example=[100, 300]
     )
-    reduction_factor: Annotated[int, Field(ge=2, le=2**40)] = key(3, "of so many trials at a rung one goes on")
+    reduction_factor: Annotated[int, Field(ge=2, le=2**40)] = key(
+        3, "of so many trials at a rung one goes on"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import Outcome
+from tests.recipes import GOOD
 from tests.sweeps import sweep_values, write_sweep
 
 
@@ -49,3 +50,22 @@ def test_a_search_that_was_not_begun_has_no_results(
     write_sweep(path, {**values, "search": {"trials": 3}})
     planned = etude("sweep", "plan", path)
     assert planned.code == 0 and "3 trials: 3 of a search of learning_rate" in planned.out
+
+
+def test_what_is_no_sweep_no_sweep_folder_or_no_folder_of_runs_is_said_in_one_line(
+    etude: Callable[..., Outcome], tmp_path: Path, corpus: Path
+) -> None:
+    path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, {"train.steps": [4]}))
+    recipe, folder = tmp_path / "recipe.toml", tmp_path / "other"
+    recipe.write_text(GOOD)
+    folder.mkdir()
+    for words, text in (
+        (["sweep", "report", recipe], "recipe.toml is a recipe, not a sweep; give a sweep file"),
+        (["sweep", "report", folder], "other is no sweep folder, as it has no sweep.toml; give one"),
+        (["sweep", "report", tmp_path, "--folder", folder], "is a sweep folder already; leave --folder out"),
+        (["sweep", "report", path, "--runs", tmp_path / "nowhere"], "which is no folder; give the one that"),
+        (["estimate", path], "sweep.toml is a sweep, not a recipe; give it to etude sweep plan or run"),
+        (["estimate", "--from", "a", "--steps", "1" * 400], "less than or equal to 1099511627776"),
+    ):
+        shown = etude(*words)
+        assert shown.code == 2 and text in shown.err and len(shown.err.splitlines()) == 1

@@ -67,14 +67,22 @@ def test_the_report_of_a_folder_is_that_of_its_file(
     assert json.loads(etude("sweep", "report", folder.path, "--json").out) == json.loads(told)
 
 
-def test_a_file_that_is_a_link_is_not_read_and_a_trial_that_is_one_is_left_out(
+def test_a_file_that_is_a_link_is_not_read_and_a_trial_without_its_recipe_is_left_out_and_named(
     tmp_path: Path, corpus: Path
 ) -> None:
     folder = begin(tmp_path, corpus)
     first = next(iter(sorted((folder.path / "trials").iterdir())))
     first.unlink()
     first.symlink_to("/etc/passwd")
-    assert len(read_begun(folder, Decisions.read(folder.path)).trials) == 3
+    second, third, _ = sorted(path for path in (folder.path / "trials").iterdir() if path != first)
+    second.write_bytes(third.read_bytes())
+    third.write_text("\x00")
+    told: list[str] = []
+    assert len(read_begun(folder, Decisions.read(folder.path), told.append).trials) == 1
+    assert [each.split(":")[0] for each in sorted(told)] == [
+        f"trial {path.stem} is left out" for path in (first, second, third)
+    ]
+    assert f"{second} is the recipe of {third.stem}" in " ".join(told)
     (folder.path / "sweep.toml").unlink()
     (folder.path / "sweep.toml").symlink_to(tmp_path / "sweep.toml")
     with pytest.raises(InputError):

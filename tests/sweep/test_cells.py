@@ -1,9 +1,11 @@
 """A cell holds what the journal of its trial says, and of an unfinished trial no more than that."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from etude.recipe.load import recipe_hash
 from etude.sweep.cells import Cell, cell_text, find_runs_of, read_cells
 from etude.sweep.grid import Trial
 from tests.sweep.journals import Course, f1_of, sweep_trials, write_trial
@@ -46,6 +48,17 @@ def test_a_missing_and_a_damaged_run_are_cells_without_a_value(tmp_path: Path) -
     missing, damaged = read_cells([trial, other], {trial.name: None, other.name: run})
     assert (missing.state, missing.value, cell_text(missing, "")) == ("missing", None, "missing")
     assert damaged.state == "damaged" and "run.json" in damaged.problem and damaged.value is None
+
+
+def test_a_run_of_another_recipe_than_its_hash_says_is_no_result(tmp_path: Path) -> None:
+    trial, other, *_ = sweep_trials()
+    run = write_trial(tmp_path, other, COURSE)
+    info = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**info, "recipe_hash": recipe_hash(trial.recipe)}))
+    assert find_runs_of([trial], tmp_path)[trial.name] is not None
+    (cell,) = read_cells([trial], find_runs_of([trial], tmp_path))
+    assert (cell.state, cell.value) == ("damaged", None)
+    assert f"its run {run.name} has another train.steps" in cell.damage
 
 
 def test_lines_that_are_gone_from_the_middle_of_a_journal_are_damage(tmp_path: Path) -> None:
