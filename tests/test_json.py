@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etude.recipe.keys import recipe_keys
-from etude.records.events import TYPES
+from etude.records.events import RARE, TYPES
 from etude.records.store import Run
 from tests.bases import write_instructions, write_qwen2
 from tests.conftest import Outcome
@@ -179,7 +179,7 @@ def test_training_prints_a_line_for_each_record_with_the_keys_that_are_promised(
     timeless = [{key: each[key] for key in each if key not in ("crc", "time")} for each in kept]
     assert [{key: each[key] for key in each if key != "time"} for each in made[1:-1]] == timeless
     for each in made:
-        assert set(promised(each["type"])) - {"show"} <= set(each), each["type"]
+        assert set(promised(each["type"])) - {"show", *RARE} <= set(each), each["type"]
     again = lines(etude("train", recipe, "--runs", tmp_path / "runs", "--json"))
     assert [(each["type"], each["name"]) for each in again] == [("end", first["name"])]
 

@@ -120,7 +120,7 @@ REPLACED = {
         b'steps = 10\ndevice = "tpu"',
         "train.device .recipe.toml:8.",
     ),
-    "more ranks than there are": (b"steps = 10", b"steps = 10\ndevices = 1000000000", "at most 1,024"),
+    "more ranks than there are": (b"steps = 10", b"steps = 10\ndevices = 1000000000", "at most 4,096"),
 }
 OVERRIDES = {
     "an override that is a word": ("x", "not of the form key=value"),

@@ -1,5 +1,6 @@
 """A sweep on a Ray cluster of two nodes: workers, a node and the controller die, and every trial is as alone."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,6 +78,13 @@ def workers_that_train() -> list[psutil.Process]:
     return [each for each in psutil.process_iter() if " ".join(command_of(each)).startswith("ray::net-")]
 
 
+def starters_of(runs: list[Run]) -> Iterator[psutil.Process]:
+    for run in runs:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if starter := psutil.Process(run.lease["pid"]).parent():
+                yield starter
+
+
 class Chaos:
     """Kills what lines of the controller call for: a worker of Ray, the starter of a node, the second node."""
 
@@ -93,8 +101,7 @@ class Chaos:
             workers_that_train()[0].kill()
         elif line.startswith("lost") and "starter" not in self.killed:
             self.killed.append("starter")
-            run = wait_for(lambda: begun(self.runs))[0]
-            psutil.Process(run.lease["pid"]).parent().kill()  # type: ignore[union-attr]
+            wait_for(lambda: next(starters_of(begun(self.runs)), None)).kill()
         elif line.startswith("finished") and "node" not in self.killed:
             self.killed.append("node")
             self.cluster.remove_node(self.node, allow_graceful=False)
