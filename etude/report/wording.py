@@ -9,6 +9,7 @@ from etude.text import one_line
 
 NOTHING = "–"
 _LONGEST_METRIC = 60  # characters
+_AS_WRITTEN = {"bleu": "BLEU", "chrf": "chrF", "mcc": "MCC"}
 _LARGEST = 1e15  # more digits than a float has say nothing
 
 
@@ -54,6 +55,12 @@ def metric_title(metric: str) -> str:
     """A metric in words: `validation loss`, `bits per byte`, `kinds f1`; the name of one's own is cleaned."""
     words = one_line(metric, _LONGEST_METRIC).replace("_", " ").replace(":", " ")
     return f"validation {words}" if metric == "loss" else words
+
+
+def metric_heading(metric: str) -> str:
+    """A metric as a heading, as the field writes it: `BLEU`, `chrF`, `Bits per byte`."""
+    words = metric_title(metric)
+    return _AS_WRITTEN.get(words) or words.capitalize()
 
 
 def scale_of(metric: str) -> str:

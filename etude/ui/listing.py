@@ -224,7 +224,7 @@ def _sweeps(look: "Look", rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         done, running = states.count("finished"), states.count("running")
         failed = states.count("failed")
         left = max(recipes - done - running - failed, 0)
-        trials = {"done": done, "running": running, "failed": failed, "left": left}
+        trials = {"finished": done, "running": running, "failed": failed, "left": left}
         found.append({"id": identity, "name": folder.path.name[:_LONGEST], "trials": trials})
     return found
 

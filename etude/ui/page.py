@@ -35,7 +35,7 @@ from etude.report.history import History, figures_of, metric_value
 from etude.report.interventions import what_was_done
 from etude.report.progress import Pace
 from etude.report.summary import Summary, describe, next_commands
-from etude.report.wording import metric_title, number, short
+from etude.report.wording import metric_heading, number, short
 from etude.text import plural
 from etude.ui.live import follow
 from etude.ui.readings import Readings, key_of, last_steps
@@ -252,7 +252,7 @@ def _charts(history: History, summary: Summary | None) -> dict[str, Any]:
     if evaluations and recipe.is_loss_plain:
         charts.append(_chart("gap", "Gap", "nats per target", ["gap"], "Validation less training loss."))
     for name in list(names)[:_MOST_CHARTS]:
-        charts.append(_chart(f"metric-{name}", metric_title(name).capitalize(), "", [f"validation/{name}"],
+        charts.append(_chart(f"metric-{name}", metric_heading(name), "", [f"validation/{name}"],
                              _metric_caption(history, name)))  # fmt: skip
     charts.append(_chart("learning_rate", "Learning rate", "", ["learning_rate"], _schedule_caption(history)))
     charts.append(

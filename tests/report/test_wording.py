@@ -1,6 +1,6 @@
 import pytest
 
-from etude.report.wording import duration, metric_title, number, short, size, with_interval
+from etude.report.wording import duration, metric_heading, metric_title, number, short, size, with_interval
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,9 @@ def test_a_figure_of_nothing_and_an_interval_of_nearly_nothing_have_a_text(low: 
 def test_a_metric_of_any_name_has_a_short_title_on_one_line() -> None:
     assert metric_title("my_error\x1b[31m\n") == "my error\\x1b[31m"
     assert len(metric_title("x" * 10_000)) == 60
+
+
+def test_a_heading_names_a_metric_as_the_field_writes_it() -> None:
+    names = ["bleu", "chrf", "mcc", "f1", "bits_per_byte", "loss"]
+    written = ["BLEU", "chrF", "MCC", "F1", "Bits per byte", "Validation loss"]
+    assert [metric_heading(name) for name in names] == written

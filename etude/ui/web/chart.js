@@ -3,7 +3,7 @@
 import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { address, isExported } from "./api.js";
-import { inUnit, onAxis, short } from "./format.js";
+import { inTicks, inUnit, onAxis, onTick, short } from "./format.js";
 import { alone, append, captionOf, dashesOf, extend, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, rowsOf, smoothed } from "./lines.js";
 import { Problem } from "./parts.js";
 import { change, listOf, toggled, useRoute } from "./route.js";
@@ -232,10 +232,10 @@ function optionsOf(now, shared, box) {
   const axis = { stroke: text("muted"), font, ticks: { show: false }, grid: { stroke: text("line"), width: 1 }, border: { show: false } };
   return {
     width, height: box.clientHeight, series, bands, legend: { show: false }, padding: [8, 20, 0, 0],
-    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(now.current, min, max) }, y: { distr: drawn.isLog ? 3 : 1 } },
+    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(now.current, min, max) }, y: drawn.isLog ? { distr: 3 } : { range: heightOf } },
     axes: [
       { ...axis, grid: { show: false }, ticks: { show: true, size: 4, stroke: text("line") }, space: 72, size: 28, ...(view.axis === "seconds" ? { incrs: SECONDS } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((x) => onTick(x, view.axis)) },
-      { ...axis, size: drawn.unit === "bytes" ? 76 : 60, space: 36, ...(drawn.isLog ? { grid: { ...axis.grid, filter: tens } } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((y) => (y === null ? "" : inTick(y, drawn.unit))) },
+      { ...axis, size: drawn.unit === "bytes" ? 76 : 60, space: 36, ...(drawn.isLog ? { grid: { ...axis.grid, filter: tens } } : {}), values: (/** @type {any} */ _, /** @type {number[]} */ at) => inTicks(at, drawn.unit, drawn.isLog) },
     ],
     cursor: {
       sync: { key: shared, scales: ["x", null], setSeries: false }, y: false, drag: { x: true, y: false, setScale: false },
@@ -263,6 +263,12 @@ const dots = (plot, series, isRoomy) => (isRoomy ? null : alone(plot.data[series
 function rangeOf({ view, extent }, min, max) {
   const from = view.from ?? extent?.[0] ?? min ?? 0, to = view.to ?? extent?.[1] ?? max ?? 1;
   return to > from ? [from, to] : [from - 0.5, from + 0.5];
+}
+
+/** The values that a linear scale shows: what there is with some room; of nothing but 0 no more than up to 1. @param {any} _ @param {number | null} min @param {number | null} max */
+function heightOf(_, min, max) {
+  if (min === null || max === null) return [null, null];
+  return min === 0 && max === 0 ? [0, 1] : Plot.rangeNum(min, max, 0.1, true);
 }
 
 /** The windows of findings, behind the lines. @param {any} plot @param {Marks} marks @param {(name: string) => string} text */
@@ -294,7 +300,8 @@ function mark(plot, { best, level }, text, font) {
     ctx.stroke();
     ctx.setLineDash([]);
     ctx.textAlign = "right";
-    write(ctx, level.label, bbox.left + bbox.width - 2 * scale, y - 4 * scale, text("page"));
+    const isHigh = y < bbox.top + 16 * scale; // then the label above would be cut
+    write(ctx, level.label, bbox.left + bbox.width - 2 * scale, y + (isHigh ? 14 : -4) * scale, text("page"));
   }
   if (best && best.x >= scales.x.min && best.x <= scales.x.max) {
     const [x, y] = [plot.valToPos(best.x, "x", true), plot.valToPos(best.y, "y", true)];
@@ -373,20 +380,3 @@ function tens(_, at) {
   const found = at.map((y) => (Math.abs(Math.log10(y) % 1) < 1e-6 ? y : null));
   return found.filter((y) => y !== null).length > 1 ? found : at;
 }
-/** @param {number} x @param {string} axis */
-const onTick = (x, axis) => (axis === "seconds" ? inTick(x, "seconds") : x >= 1e4 ? compact(x) : String(Number(x.toPrecision(6))));
-/** @param {number} y @param {string | null} unit */
-function inTick(y, unit) {
-  if (unit === "bytes") return bytes(y);
-  if (unit === "share") return `${Number((100 * y).toPrecision(4))} %`;
-  if (unit === "seconds" && y >= 60) return y >= 3600 ? `${Number((y / 3600).toPrecision(3))} h` : `${Number((y / 60).toPrecision(3))} min`;
-  if (y && Math.abs(y) < 1e-3) return Number(y.toPrecision(3)).toExponential();
-  return Math.abs(y) >= 1e4 ? compact(y) : String(Number(y.toPrecision(4)));
-}
-/** Bytes to as many digits as tell ticks apart. @param {number} count */
-function bytes(count) {
-  const power = Math.min(Math.max(Math.floor(Math.log10(Math.abs(count) || 1) / 3), 0), 4);
-  return `${Number((count / 1000 ** power).toPrecision(5))} ${["B", "kB", "MB", "GB", "TB"][power]}`;
-}
-/** @param {number} value */
-const compact = (value) => value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 4 });

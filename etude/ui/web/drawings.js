@@ -42,9 +42,9 @@ export function Parallel({ trials, keys, metric, isLess, brush, onBrush }) {
     ${grades.map((some, grade) => (isMany ? html`<path key=${grade} class="thread grade-${grade}" d=${pathOf(some)} />`
       : some.map((trial) => html`<path key=${trial.name} class="thread grade-${grade}" d=${lines.get(trial)}><title>${trial.name}: ${metric} ${short(trial.value, 4)}</title></path>`)))}
     ${kept.includes(best) && html`<path class="thread best" d=${lines.get(best)}><title>${best.name}: ${metric} ${short(best.value, 4)}</title></path>`}
-    ${axes.map((axis, index) => html`<${Axis} key=${axis.key} axis=${axis} x=${acrossOf(axes, index)} y=${upOf} range=${brushes.get(axis.key)} onRange=${(/** @type {number[] | null} */ range) => set(axis.key, range)} />`)}
+    ${axes.map((axis, index) => html`<${Axis} key=${axis.key} axis=${axis} x=${acrossOf(axes, index)} y=${upOf} isLast=${index === axes.length - 1} range=${brushes.get(axis.key)} onRange=${(/** @type {number[] | null} */ range) => set(axis.key, range)} />`)}
   </svg></div>
-  <p class="caption">${brushes.size ? `${kept.length} of ${plural(order.length, "trial")} pass: ${kept.slice(-6).reverse().map((trial) => `${trial.name} ${short(trial.value, 4)}`).join(", ")}${kept.length > 6 ? " …" : ""}. ` : ""}The darker a line, the better. The best is ${best.name}, ${metric} ${short(best.value, 4)}. Drag along an axis, or use ↑ ↓ on it, to keep the trials that pass there; Esc lets all pass.</p>`;
+  <p class="caption">${brushes.size ? `${kept.length} of ${plural(order.length, "trial")} pass: ${kept.slice(-6).reverse().map((trial) => `${trial.name} ${short(trial.value, 4)}`).join(", ")}${kept.length > 6 ? " …" : ""}. ` : ""}The stronger a line, the better. The best is ${best.name}, ${metric} ${short(best.value, 4)}. Drag along an axis, or use ↑ ↓ on it, to keep the trials that pass there; Esc lets all pass.</p>`;
 }
 
 /** Trials with a value, the best last; their axes; and the line of each. @param {Trial[]} trials @param {string[]} keys @param {string} metric @param {boolean} isLess */
@@ -65,8 +65,8 @@ const acrossOf = (axes, index) => SIDE + (index * (WIDE - 2 * SIDE)) / Math.max(
 /** @param {number} share of an axis */
 const upOf = (share) => HIGH - BOTTOM - share * (HIGH - TOP - BOTTOM);
 
-/** @param {{axis: any, x: number, y: (share: number) => number, range: number[] | undefined, onRange: (range: number[] | null) => void}} props */
-function Axis({ axis, x, y, range, onRange }) {
+/** The labels of the last axis stand on its right, where no line is. @param {{axis: any, x: number, y: (share: number) => number, isLast: boolean, range: number[] | undefined, onRange: (range: number[] | null) => void}} props */
+function Axis({ axis, x, y, isLast, range, onRange }) {
   const start = useRef(/** @type {number | null} */ (null));
   const shareAt = (/** @type {any} */ event) => {
     const box = event.currentTarget.ownerSVGElement.getBoundingClientRect();
@@ -97,14 +97,14 @@ function Axis({ axis, x, y, range, onRange }) {
   return html`<g transform="translate(${x} 0)" class="axis" tabindex="0" role="slider" aria-orientation="vertical" aria-label=${axis.title} aria-valuemin="0" aria-valuemax="1" aria-valuenow=${range ? (range[0] + range[1]) / 2 : 0.5} aria-valuetext=${words} onKeyDown=${press}>
     <text y="16" text-anchor="middle" class="title">${axis.title.length > 22 ? `…${axis.title.slice(-21)}` : axis.title}</text>
     <line y1=${y(1)} y2=${y(0)} />
-    ${axis.ticks.map((/** @type {any} */ tick) => html`<text key=${tick.text} x="-8" y=${y(tick.share) + 4} text-anchor="end">${tick.text}</text>`)}
+    ${axis.ticks.map((/** @type {any} */ tick) => html`<text key=${tick.text} x=${isLast ? 8 : -8} y=${y(tick.share) + 4} text-anchor=${isLast ? "start" : "end"}>${tick.text}</text>`)}
     ${range && html`<rect class="brush" x="-7" width="14" y=${y(range[1])} height=${Math.max(y(range[0]) - y(range[1]), 2)} />`}
     <rect class="grip" x="-16" width="32" y=${y(1) - 6} height=${y(0) - y(1) + 12} onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} />
   </g>`;
 }
 
-/** The scale of a knob: by its size, by its logarithm if it spans much, or by its words. @param {string} key @param {string} title @param {any[]} values */
-function axisOf(key, title, values) {
+/** The scale of a knob: by its size, by its logarithm if it spans much, or by its words. @param {string} key @param {string} title @param {any[]} values @param {number} [room] share of the axis that a label takes */
+function axisOf(key, title, values, room = 0.07) {
   const known = values.filter((value) => value !== undefined && value !== null);
   if (known.every((value) => typeof value === "number")) {
     const [low, high] = [Math.min(...known), Math.max(...known)];
@@ -112,14 +112,24 @@ function axisOf(key, title, values) {
     const place = (/** @type {number} */ value) => (isLog ? Math.log(value) : value);
     const back = (/** @type {number} */ share) => place(low) + share * (place(high) - place(low));
     const share = (/** @type {any} */ value) => (typeof value === "number" ? (high === low ? 0.5 : (place(value) - place(low)) / (place(high) - place(low))) : null);
-    const text = (/** @type {number} */ value) => String(Number(value.toPrecision(3)));
+    const isMetric = key === "" || key === "value"; // whose figures have the same digits
+    const text = (/** @type {number} */ value) => (isMetric ? short(value, 3) : String(Number(value.toPrecision(3))));
     const distinct = [...new Set(known)];
     const shown = distinct.length <= 6 ? distinct : [0, 0.25, 0.5, 0.75, 1].map((each) => (isLog ? Math.exp(back(each)) : back(each)));
-    return { key, title, share, ticks: shown.map((value) => ({ share: share(value) ?? 0.5, text: text(value) })), word: (/** @type {number} */ at) => text(isLog ? Math.exp(back(at)) : back(at)) };
+    return { key, title, share, ticks: apart(shown.map((value) => ({ share: share(value) ?? 0.5, text: text(value) })), room), word: (/** @type {number} */ at) => text(isLog ? Math.exp(back(at)) : back(at)) };
   }
   const words = [...new Set(known.map(setting))].sort();
   const share = (/** @type {any} */ value) => (value === undefined || value === null ? null : words.length === 1 ? 0.5 : words.indexOf(setting(value)) / (words.length - 1));
   return { key, title, share, ticks: words.slice(0, 12).map((text) => ({ share: words.length === 1 ? 0.5 : words.indexOf(text) / (words.length - 1), text })), word: (/** @type {number} */ at) => words[Math.round(Math.min(Math.max(at, 0), 1) * (words.length - 1))] };
+}
+
+/** Ticks whose labels do not overlap: the two ends, and of those between what has room. @param {{share: number, text: string}[]} ticks @param {number} room */
+function apart(ticks, room) {
+  const order = [...ticks].sort((a, b) => a.share - b.share), end = order[order.length - 1];
+  /** @type {{share: number, text: string}[]} */
+  const kept = [];
+  for (const tick of order) if (tick === end || ((!kept.length || tick.share - kept[kept.length - 1].share >= room) && end.share - tick.share >= room)) kept.push(tick);
+  return kept;
 }
 
 /** The metric of trials against the time they took, and those that no other beats in both. @param {{trials: Trial[], metric: string, isLess: boolean}} props */
@@ -127,7 +137,7 @@ export function Scatter({ trials, metric, isLess }) {
   const known = trials.filter((trial) => trial.value !== null && trial.cost !== null && trial.cost > 0);
   if (!known.length) return html`<p class="empty">No trial has a value and a cost yet.</p>`;
   const models = [...new Set(known.map((trial) => trial.model))];
-  const across = axisOf("cost", "device time", known.map((trial) => trial.cost)), up = axisOf("value", metric, known.map((trial) => trial.value));
+  const across = axisOf("cost", "device time", known.map((trial) => trial.cost), 0.13), up = axisOf("value", metric, known.map((trial) => trial.value));
   const x = (/** @type {Trial} */ trial) => SIDE + 16 + (across.share(trial.cost) ?? 0) * (WIDE - 2 * SIDE - 32);
   const y = (/** @type {Trial} */ trial) => HIGH - 48 - (up.share(trial.value) ?? 0) * (HIGH - 80);
   const front = paretoFront(known, isLess);

@@ -58,7 +58,7 @@ function Form({ sections, first, draft, query }) {
       <span class="grow"></span><${Start} draft=${draft} toml=${toml} problems=${problems} isChecked=${checked !== null} /></div>
     <div class="split fresh"><form class="stack" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()} aria-label="recipe">
       ${shown.map((section) => html`<details key=${section.name} class="section" open=${words !== "" || FIRST.includes(section.name) || undefined}>
-        <summary><h2>${section.name || "the run"}</h2><span class="muted">${section.why}</span></summary>
+        <summary><h2>${section.name || "the run"}</h2><span class="muted">${phrase(section.why)}</span></summary>
         ${section.is_list || section.is_named ? html`<${Entries} section=${section} checked=${checked} byKey=${byKey} edit=${edit} isAll=${words !== ""} />`
           : html`<${Fields} start="" entry="" section=${section} checked=${checked} byKey=${byKey} edit=${edit} isAll=${words !== ""} />`}</details>`)}
     </form>
@@ -265,6 +265,9 @@ function Preview({ toml, isSound }) {
     <p class="small muted" role="status">${!isSound ? "They come when the recipe has no problem." : state.isAsking ? "Reading …" : state.samples ? `Rows of ${state.of}` : "Another file is read as the first source of the recipe is."}</p></div>
     <${Problem} error=${state.error} />${state.samples && html`<${Rows} samples=${state.samples} />`}</section>`;
 }
+
+/** A line of help as those beside it are: from a capital on, and without the dot of a lone sentence. @param {string} text */
+const phrase = (text) => (text.charAt(0).toUpperCase() + text.slice(1)).replace(/^([^.]*)\.$/, "$1");
 
 /** The bytes of a text within JSON. @param {string} text */
 const sizeIn = (text) => new Blob([JSON.stringify(text)]).size;

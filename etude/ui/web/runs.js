@@ -2,7 +2,7 @@
 // The runs of the folders: found, sorted, held against one of them, chosen to compare.
 import { html, useEffect, useMemo } from "./vendor/preact.js";
 import { get, isExported, listen } from "./api.js";
-import { NOTHING, duration, metricTitle, moment, number, plural, short, signed } from "./format.js";
+import { NOTHING, decimal, duration, metricTitle, moment, number, plural, short, signed } from "./format.js";
 import { Empty, Icon, Loading, Problem, State, say, useMedia, useReading } from "./parts.js";
 import { change, go, link, listOf, toggled } from "./route.js";
 import { BY_WORDS, LongTable, offerCsv, ordered } from "./table.js";
@@ -118,7 +118,7 @@ function columnsOf({ baseline, chosen, toggle, pin }) {
     { key: "best", title: "Best", numeric: true, least: true, value: (run) => run.best_value, cell: (run) => html`${run.metric && run.metric !== "loss" && isNumber(run.best_value) ? html`<span class="muted">${metricTitle(run.metric)}</span> ` : ""}${figure("best_value")(run)}` },
     { key: "best_step", title: "Best at", numeric: true, value: (run) => run.best_step, cell: (run) => number(run.best_step) },
     { key: "loss", title: "Loss", numeric: true, least: true, value: (run) => run.last_loss, cell: figure("last_loss") },
-    { key: "gap", title: "Gap", numeric: true, least: true, value: (run) => run.gap, cell: figure("gap") },
+    { key: "gap", title: "Gap", numeric: true, least: true, value: (run) => run.gap, cell: figure("gap", toThird) },
     { key: "step", title: "Step", numeric: true, value: (run) => run.step, cell: (run) => html`<span class="step"><span>${number(run.step)}${run.steps ? html` <span class="muted">of ${number(run.steps)}</span>` : ""}</span>${run.steps && run.status === "running" ? html`<progress max=${run.steps} value=${run.step ?? 0} aria-label="progress of ${run.name}"></progress>` : ""}</span>` },
     { key: "speed", title: "Tokens/s", numeric: true, value: (run) => run.tokens_per_second, cell: figure("tokens_per_second", whole) },
     { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: figure("wall_seconds", duration) },
@@ -149,8 +149,11 @@ export function Spark({ values, label }) {
 /** A figure less that of the baseline, in the unit of its column. @param {number} value @param {string} key */
 function deltaText(value, key) {
   if (key === "wall_seconds") return `${value < 0 ? "−" : "+"}${duration(Math.abs(value))}`;
-  return key === "tokens_per_second" ? signed(Math.round(value), 4) : signed(value);
+  const text = key === "tokens_per_second" ? whole(Math.abs(value)) : key === "gap" ? toThird(Math.abs(value)) : null;
+  return text === null || value === 0 ? signed(value) : `${value < 0 ? "−" : "+"}${text}`;
 }
+/** A gap to the decimals that losses beside it have. @param {any} value */
+const toThird = (value) => (isNumber(value) && Math.abs(value) >= 0.0005 && Math.abs(value) < 100 ? decimal(value, 3) : short(value, 1));
 /** @param {any} value */
 const whole = (value) => (isNumber(value) ? number(Math.round(value)) : NOTHING);
 /** @param {any} counts */

@@ -47,7 +47,7 @@ function Advice({ value, trials }) {
   return html`<section><h2>What it found</h2>
     ${value.best && html`<p class="lead">The best is ${named(value.best)}.</p>`}
     ${value.same_validation_rows === false && html`<p class="warn">The models were not measured on the same validation rows, so they are not held against each other.</p>`}
-    ${standings.length > 0 && html`<dl class="list">${standings.map(([model, each]) => html`<div key=${model}><dt>${model}</dt><dd><strong>${named(each.best)}</strong>${each.not_distinguishable?.length ? `, and not told apart from it: ${each.not_distinguishable.join(", ")}` : ""}</dd></div>`)}</dl>`}
+    ${standings.length > 0 && html`<h3>Best of each model</h3><dl class="list">${standings.map(([model, each]) => html`<div key=${model}><dt>${model}</dt><dd><strong>${named(each.best)}</strong>${each.not_distinguishable?.length ? `, and not told apart from it: ${each.not_distinguishable.join(", ")}` : ""}</dd></div>`)}</dl>`}
     ${advice.length > 0 && html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
       <tbody>${advice.map((/** @type {any} */ each) => html`<tr key=${each.need}><td>${each.need}</td><td><strong>${named(each.trial)}</strong></td><td class="muted">${each.why}</td></tr>`)}</tbody></table></div>`}</section>`;
 }

@@ -62,6 +62,14 @@ def test_500_runs_are_listed_sorted_and_filtered_and_only_those_in_view_exist(
         assert len(lines) == 11 and lines[0].startswith("State,Name,Model") and "small-000009" in lines[1]
 
 
+def test_ticks_of_an_axis_have_one_notation(many: Serving, look: Look) -> None:
+    with look(many) as window:
+        ticks = "import('/static/format.js').then(({ inTicks }) => inTicks(%s, '', %s))"
+        assert window.page.evaluate(ticks % ([0, 5e-4, 1e-3], "false")) == ["0", "0.0005", "0.001"]
+        assert window.page.evaluate(ticks % ([0, 2e-5, 4e-5], "false")) == ["0", "2e-5", "4e-5"]
+        assert window.page.evaluate(ticks % ([1e-4, 0.1], "true")) == ["1e-4", "0.1"]
+
+
 def test_the_baseline_stays_above_all_others(many: Serving, look: Look) -> None:
     with look(many) as window:
         for sort in ("name", "-name"):

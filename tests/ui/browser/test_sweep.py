@@ -18,11 +18,16 @@ def test_a_sweep_shows_its_trials_its_knobs_its_costs_and_its_report(
 ) -> None:
     with serving(swept / "sweeps") as server, look(server, bypass_csp=True) as window:
         window.go("#/runs")
-        window.wait("a:has-text('tiny')").click()
+        window.wait("li:has-text('4 finished') a:has-text('tiny')").click()
         window.wait("h1:has-text('tiny-sweep')")
         assert window.page.locator(".square").count() == 4
         assert "4 finished" in window.text("main")
         assert window.page.locator(".matrix td.number").count() == 4
+        last = window.page.get_by_role("slider").last.locator("text:not(.title)")
+        assert (
+            len({len(each.partition(".")[2]) for each in last.all_text_contents()}) == 1
+        )  # as 6.00 and 6.43
+        assert last.first.get_attribute("text-anchor") == "start"  # beside the lines, not over them
         axis = window.page.get_by_role("slider", name="optim.learning_rate")
         axis.focus()
         window.page.keyboard.press("ArrowUp")
