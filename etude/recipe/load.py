@@ -23,7 +23,7 @@ from etude.text import shorten
 _MAX_BYTES = 1 << 20
 _MOST_PROBLEMS = 100
 # Keys that came when there were runs already, with the value by which those were computed.
-_LATER = {"optim.matrix_rate_ratio": 1.0}
+_LATER = {"optim.matrix_rate_ratio": 1.0, "train.share_prefixes": "auto"}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

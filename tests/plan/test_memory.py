@@ -205,8 +205,9 @@ def test_one_and_two_layers_tell_about_the_others(make_recipe: Make, device: str
     assert about_memory(make_plan(make_recipe()), size) is None
 
 
-def test_ranks_take_no_copy_of_the_gradients_beside_them() -> None:
-    alone = CASES["decoder"]
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ranks_take_no_copy_of_the_gradients_beside_them(device: str) -> None:
+    alone = replace(CASES["decoder"], device=torch.device(device))
     train = alone.recipe.train.model_copy(update={"devices": 2})
     several = replace(alone, recipe=alone.recipe.model_copy(update={"train": train}))
     one, two = estimate_memory(alone), estimate_memory(several)
