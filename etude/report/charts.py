@@ -70,11 +70,11 @@ def _draw_loss(axes: Any, history: History) -> None:
     xs, ys = _finite((step.step, step.loss) for step in history.steps)
     _draw_line(axes, xs, ys, "training")
     levels = _middle(ys) + _start(ys)
-    scored = [each for each in history.evaluations if _is_drawn(each.loss)]
+    scored = [each for each in history.evaluations if is_drawn(each.loss)]
     if scored:
         _draw_validation(axes, [each.step for each in scored], [each.loss for each in scored], "validation")
         levels += [each.loss for each in scored]
-    if (best := history.best) and _is_drawn(best.loss):
+    if (best := history.best) and is_drawn(best.loss):
         metric = history.run.recipe.evaluate.metric
         by = "" if metric == "loss" else f" by {_title(metric)}"
         label = f"best checkpoint{by}: {short(best.loss)} at step {best.step:,}"
@@ -319,11 +319,11 @@ def _mark_events(axes: Any, history: History) -> str:
 _MAIN = (_draw_metric, _draw_loss)
 
 
-def _is_drawn(value: float) -> bool:
+def is_drawn(value: float) -> bool:
     """True for a finite figure that leaves room for the margins of an axis."""
     return abs(value) < _LARGEST_DRAWN
 
 
 def _finite(points: Iterator[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    kept = [(float(x), float(y)) for x, y in points if _is_drawn(y)]
+    kept = [(float(x), float(y)) for x, y in points if is_drawn(y)]
     return [x for x, _ in kept], [y for _, y in kept]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from etude.recipe.load import flatten
-from etude.report.charts import draw_svg
+from etude.report.charts import draw_svg, is_drawn
 from etude.report.wording import metric_title, setting, short
 from etude.sweep.cells import Cell
 from etude.sweep.deliverables import Deliverables
@@ -32,7 +32,7 @@ def sweep_charts(made: Deliverables) -> dict[str, bytes]:
     side. A chart without a value is left out. The same journals give the same bytes with the same matplotlib.
     """
     charts: dict[str, bytes] = {}
-    final = [cell for cell in made.cells if cell.is_final and cell.value is not None]
+    final = [cell for cell in made.cells if _has_mark(cell)]
     for place, (model, standing) in enumerate(list(made.standings.items())[:_MOST_HEATS]):
         cells = made.of_model(model)
         rows, columns, _ = layout(cells)
@@ -70,7 +70,7 @@ def _draw_heat(
     colours = colormaps["Blues_r" if cells[0].metric.lower_is_better else "Blues"]
     for (row, column), cell in grid.items():
         x, y = columns.index(column), rows.index(row)
-        value = cell.value if cell.is_final else None
+        value = cell.value if _has_mark(cell) else None
         colour = _OPEN if value is None else colours(norm(value))
         is_best = cell is best
         patch = Rectangle(
@@ -94,6 +94,11 @@ def _draw_heat(
     title = _title(str(cells[0].metric))
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=title, aspect=12)
     bar.outline.set_visible(False)
+
+
+def _has_mark(cell: Cell) -> bool:
+    """True for a trial that has done all its steps, with a value that an axis holds."""
+    return cell.is_final and cell.value is not None and is_drawn(cell.value)
 
 
 def _draw_parallel(figure: Any, axes: Any, *, made: Deliverables, cells: Sequence[Cell]) -> None:

@@ -11,6 +11,7 @@ from etude.sweep.charts import sweep_charts
 from etude.sweep.deliverables import make_deliverables
 from etude.sweep.grid import Sweep
 from etude.sweep.schema import SweepFile
+from tests.sweep import journals
 from tests.sweep.journals import Course, sweep_trials, write_trial
 
 pytestmark = pytest.mark.usefixtures("drawn")
@@ -49,6 +50,22 @@ def test_trials_of_one_value_have_a_plain_scale(tmp_path: Path) -> None:
     )
     assert len({cell.value for cell in made.cells}) == 1
     assert "1e" not in "".join(re.findall(r"<!-- (.*?) -->", sweep_charts(made)["heat-1.svg"].decode()))
+
+
+def test_a_value_that_no_axis_holds_has_no_place_in_a_chart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = sweep_trials(["a"])
+    f1 = iter([0.8, 1e308, -1e308])
+    for trial in trials:
+        value = next(f1, 0.6)
+        monkeypatch.setattr(journals, "f1_of", lambda course, rows=200, value=value: value)
+        write_trial(tmp_path, trial, Course(60))
+    file = {"name": "s", "recipe": {}, "tiers": [{"name": "t", "models": [{"name": "a"}]}]}
+    sweep = Sweep(SweepFile.model_validate(file), tuple(trials), "", "")
+    made = make_deliverables(sweep, lambda wanted: find_runs_of(wanted, tmp_path))
+    assert max(cell.value or 0.0 for cell in made.cells) == 1e308
+    assert {"heat-1.svg", "parallel.svg", "cost.svg"} <= sweep_charts(made).keys()
 
 
 def test_a_sweep_without_values_has_no_chart() -> None:
