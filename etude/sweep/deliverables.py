@@ -144,6 +144,7 @@ def _standing(standing: Standing) -> dict[str, Any]:
              "difference": each.gain and [each.gain.value, each.gain.low, each.gain.high]}
             for each in standing.others
         ],
+        "not_comparable": [cell.name for cell in standing.apart],
         "without_final_value": [cell.name for cell in standing.left],
         "censored": [cell.name for cell in standing.left if cell.state == "censored"],
     }  # fmt: skip

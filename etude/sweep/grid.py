@@ -311,13 +311,10 @@ class Point:
     base: _Base
     tier: Tier
     model: SweepModel
+    name: str
     values: dict[str, Any]
     given: dict[str, Any]
     places: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        return _name(self.model.name, self.values)
 
     def make(self, name: str, chosen: Mapping[str, Any]) -> Trial:
         """The trial here, with values of ranges. Raises: RecipeError with its problems, at their places."""
@@ -368,13 +365,15 @@ def _points(
         for number, each in enumerate(holder.search):
             where[each.key_] = _line(locator, f"{place}.search.{number}")
     axes = axes_of(tier, model)
+    names: set[str] = set()
     for point in product(*(axis.points for axis in axes)):
         values = {key: value for axis, part in zip(axes, point) for key, value in zip(axis.keys, part)}
-        yield Point(base, tier, model, values, {**given, **values}, where)
+        names.add(name := _name(model.name, values, names))
+        yield Point(base, tier, model, name, values, given={**given, **values}, places=where)
 
 
-def _name(model: str, values: Mapping[str, Any]) -> str:
-    """The name of a trial: the model and its values, or a hash of them where they make no name."""
+def _name(model: str, values: Mapping[str, Any], taken: set[str]) -> str:
+    """The name of a trial: the model and its values, or a hash of them where they make no name of its own."""
     parts = []
     for key, value in values.items():
         last = key.rpartition(".")[2]
@@ -382,7 +381,7 @@ def _name(model: str, values: Mapping[str, Any]) -> str:
         text = re.sub(r"e(-?)\+?0*", r"e\1", f"{value:g}") if is_float else str(value).lower()
         parts.append(f"{_SHORT.get(last, last)}{text}".replace("_", "-"))
     name = "-".join([model, *parts])
-    if re.fullmatch(rf"[a-z0-9.-]{{1,{_LONGEST_NAME}}}", name):
+    if name not in taken and re.fullmatch(rf"[a-z0-9.-]{{1,{_LONGEST_NAME}}}", name):
         return name
     return f"{model}-{values_hash(dict(values))[:12]}"
 

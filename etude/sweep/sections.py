@@ -15,6 +15,7 @@ from etude.sweep.standing import Standing, gain_text
 from etude.text import plural, verb
 
 _NAMED = 5  # trials, where many are like the best
+_APART = "do not hold out the same rows by the same metric (of losses of tokens: with the same tokenizer)"
 
 
 def write_sections(made: Deliverables, charts: Sequence[str]) -> str:
@@ -57,10 +58,9 @@ def standing_rows(made: Deliverables) -> list[list[str]]:
     """The best trial of each model as a table for the terminal."""
     rows = [["model", "best trial", "value", "others like it", "ended"]]
     for model, standing in made.standings.items():
-        cells = made.of_model(model)
-        ended = _ended(cells)
+        ended = _ended(made.of_model(model))
         if standing.best is None:
-            rows.append([model, NOTHING, NOTHING, NOTHING, ended])
+            rows.append([model, _APART if standing.apart else NOTHING, NOTHING, NOTHING, ended])
         else:
             like = number(len(standing.like)) if standing.is_known else "not known"
             rows.append([model, standing.best.name, _value(standing.best), like, ended])
@@ -91,7 +91,7 @@ def _better(made: Deliverables) -> str:
 def _verdict(made: Deliverables) -> Iterator[str]:
     standing = made.overall
     if made.same_rows is False:
-        yield "Trials do not hold out the same rows by the same metric, so no best of all is named."
+        yield f"Trials {_APART}, so no best of all is named."
     elif made.same_rows is None and standing.best is not None:
         yield "It is not known for all trials that they hold out the same rows."
     if standing.best is None:
@@ -149,10 +149,10 @@ def _configurations(made: Deliverables) -> Iterator[str]:
     title = prose(metric_title(made.metric))
     rows = []
     for model, standing in made.standings.items():
-        cells, best = made.of_model(model), standing.best
-        ended = _ended(cells)
+        best, ended = standing.best, _ended(made.of_model(model))
         if best is None:
-            rows.append([prose(model), "no trial has ended", *4 * [NOTHING], ended])
+            said = f"its trials {_APART}" if standing.apart else "no trial has ended"
+            rows.append([prose(model), said, *4 * [NOTHING], ended])
             continue
         like = number(len(standing.like)) if standing.is_known else "not known"
         test = NOTHING if best.test is None else short(best.test[0], 4)

@@ -35,11 +35,13 @@ class Standing:
 
     others  those that ended, but for the best
     left    those without a final value: still running, stopped, failed or missing
+    apart   all that ended, where they do not compare, so that none is the best
     """
 
     best: Cell | None
     others: tuple[Beside, ...]
     left: tuple[Cell, ...]
+    apart: tuple[Cell, ...] = ()
 
     @property
     def like(self) -> list[Cell]:
@@ -56,8 +58,8 @@ def stand(cells: Sequence[Cell]) -> Standing:
     """The standing of trials by the metric that chose their checkpoints, on validation rows."""
     final = [cell for cell in cells if cell.is_final and cell.value is not None]
     left = tuple(cell for cell in cells if cell not in final)
-    if not final:
-        return Standing(None, (), left)
+    if not final or same_rows(final) is False:
+        return Standing(None, (), left, tuple(final))
     order = sorted(final, key=lambda cell: -cell.metric.sign * (cell.value or 0.0))
     best, *others = order
     return Standing(best, tuple(_beside(best, other) for other in others), left)
@@ -72,14 +74,18 @@ def best_of(cells: Sequence[Cell]) -> Cell | None:
 
 
 def same_rows(cells: Sequence[Cell]) -> bool | None:
-    """True if trials are measured on the same validation rows by the same metric; None if it is not known."""
-    known = [cell for cell in cells if cell.history is not None and cell.history.data is not None]
-    if len({str(cell.metric) for cell in known}) > 1:
+    """True if trials are measured on the same validation rows by the same metric; None if it is not known.
+
+    A loss of tokens is the same metric where the tokens are those of one tokenizer.
+    """
+    known = [(cell, cell.history.data) for cell in cells if cell.history and cell.history.data]
+    if len({str(cell.metric) for cell, _ in known}) > 1:
+        return False
+    if len({data.tokenizer for cell, data in known if _is_of_tokens(cell)} - {None}) > 1:
         return False
     held_out = [
-        {use: value for use, value in cell.history.data.held_out.items() if use.endswith("validation")}
-        for cell in known
-        if cell.history is not None and cell.history.data is not None
+        {use: value for use, value in data.held_out.items() if use.endswith("validation")}
+        for _, data in known
     ]
     if not all(held_out):
         return None
@@ -94,6 +100,12 @@ def gain_text(beside: Beside) -> str:
     gain = beside.gain
     shown = Difference(-gain.value, -gain.high, -gain.low) if lower else gain
     return apart(shown, "it")
+
+
+def _is_of_tokens(cell: Cell) -> bool:
+    """True if the value of a trial is a loss of tokens."""
+    is_loss = cell.metric.name in ("loss", "perplexity")
+    return is_loss and cell.best is not None and cell.best.bits_per_byte is not None
 
 
 def _beside(best: Cell, other: Cell) -> Beside:

@@ -1,5 +1,6 @@
 """A sweep file gives every point of its grids as a checked recipe, or every problem in one line each."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,18 @@ def test_a_name_tells_the_values_of_a_trial(tmp_path: Path, corpus: Path) -> Non
         each.name for each in load_sweep(write_sweep(tmp_path / "s.toml", sweep_values(corpus, grid))).trials
     ]
     assert names == ["net-lr2e-5-wsd-compiletrue", "net-lr1e38-wsd-compiletrue"]
+
+
+def test_values_that_a_name_cannot_tell_apart_are_trials_of_their_own(tmp_path: Path, corpus: Path) -> None:
+    grid: Axes = {"optim.learning_rate": [1e-4, 1.0000001e-4], "data.train.0.field": ["a_b", "a-b"]}
+    first, *others = [
+        each.name for each in load_sweep(write_sweep(tmp_path / "s.toml", sweep_values(corpus, grid))).trials
+    ]
+    assert first == "net-lr0.0001-fielda-b" and len({first, *others}) == 4
+    assert all(re.fullmatch(r"net-[0-9a-f]{12}", name) for name in others)
+    grid["optim.learning_rate"].append(2e-4)
+    more = load_sweep(write_sweep(tmp_path / "s.toml", sweep_values(corpus, grid))).trials
+    assert {first, *others} < {each.name for each in more}  # those before keep their names
 
 
 def test_every_problem_is_told_once(tmp_path: Path, corpus: Path) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from etude.sweep.cells import Cell, read_cells
+from etude.recipe.metric import ChosenMetric
+from etude.sweep.cells import Cell, find_runs_of, read_cells
+from etude.sweep.grid import load_sweep
 from etude.sweep.standing import same_rows, stand
 from tests.sweep.journals import Course, f1_of, sweep_trials, write_trial
+from tests.sweeps import execute, make
 
 
 def cells(runs: Path, skills: list[float], *, kept: bool = True) -> list[Cell]:
@@ -54,3 +57,28 @@ def test_what_has_not_ended_stands_nowhere(tmp_path: Path) -> None:
 
 def test_trials_compare_on_the_same_rows_by_the_same_metric_only(tmp_path: Path) -> None:
     assert same_rows(cells(tmp_path, [0.7, 0.6])) is True
+
+
+def test_of_trials_that_do_not_compare_none_is_the_best_of_their_model(tmp_path: Path) -> None:
+    trials = sweep_trials()[:2]
+    runs = {
+        trial.name: write_trial(tmp_path, trial, Course(60, skill=skill), held_out=rows)
+        for trial, skill, rows in zip(trials, (0.7, 0.6), "vw")
+    }
+    found = read_cells(trials, runs)
+    standing = stand(found)
+    assert (standing.best, standing.others, list(standing.apart)) == (None, (), found)
+    assert not standing.like and stand(found[:1]).best is found[0]
+
+
+def test_losses_of_tokens_compare_with_one_tokenizer_only(tmp_path: Path, corpus: Path) -> None:
+    path = make(tmp_path, corpus, {"tokenizer.train_vocab_size": [280, 300]}, {"train.steps": 2})
+    execute(path, place := tmp_path / "place")
+    report = (place / "report" / "report.md").read_text()
+    assert "no best of all is named" in report and "**" not in report.partition("### net")[2]
+    trials = load_sweep(path).trials
+    found = read_cells(trials, find_runs_of(trials, place / "runs"))
+    assert same_rows(found) is False and same_rows(found[:1]) is True
+    for cell in found:
+        cell.__dict__["metric"] = ChosenMetric.parse("bits_per_byte")
+    assert same_rows(found) is True
