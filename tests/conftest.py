@@ -3,7 +3,6 @@
 import fcntl
 import functools
 import json
-import os
 import shutil
 import signal
 import sys
@@ -100,10 +99,8 @@ def write_recipe(tmp_path: Path, corpus: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Any]:
-    """What a builder makes in a folder and returns, of JSON, once for all processes of this run of the tests."""
+    """What a builder makes in a folder and returns, of JSON, once for a process of tests, whose cache has its data."""
     shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
 
     def make(name: str, build: Callable[[Path], Any]) -> Any:
         folder = shared / f"made-{name}"
