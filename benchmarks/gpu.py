@@ -40,6 +40,7 @@ from gpu_models import (
     memory_cases,
     small_decoder,
     steps_of,
+    train_speed,
     write_recipe,
 )
 from gpu_training import out_of_memory, precisions, presets, recompilations, unwatched, windows
@@ -227,7 +228,7 @@ def lora(tiny: bool) -> dict[str, Any]:
     model.to(device)
     draw = random.Random(17)
     lengths = [draw.randint(40, 80) if tiny else draw.randint(60, 900) for _ in range(4 if tiny else 32)]
-    result = _train(model, lambda: [end_to_end(draw_samples(model.config.vocab_size, lengths))], tiny)
+    result = train_speed(model, [end_to_end(draw_samples(model.config.vocab_size, lengths))], *_steps(tiny))
     cost = _cost(
         model.config,
         round(sum(lengths) / len(lengths)),
@@ -357,29 +358,9 @@ def _loss_and_gradient(model: Any, objective: Any, batch: Any, precision: Any) -
     return float(loss), torch.cat(parts)
 
 
-def _train(model: Any, batches: Callable[[], list[Any]], tiny: bool) -> dict[str, float]:
-    """Tokens/s of training, median of the timed steps, and peak memory."""
-    import torch
-
-    from etude.engine.world import synchronize
-
-    device = choose_device()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    steps = steps_of(model, repeat(batches()), device)
-    warm_up, timed = (1, 2) if tiny else (4, 12)
-    for _ in range(warm_up):
-        step = next(steps)
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(timed):
-        step = next(steps)
-    synchronize(device)
-    seconds = (time.perf_counter() - started) / timed
-    tokens = float(step.measured[2])
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-    return {"tokens_per_second": tokens / seconds, "seconds_a_step": seconds, "peak_bytes": peak,
-            "loss": float(step.measured[0] / step.measured[1])}  # fmt: skip
+def _steps(tiny: bool) -> tuple[int, int]:
+    """Steps to warm up, and timed ones."""
+    return (1, 2) if tiny else (4, 12)
 
 
 def _train_decoder(config: Any, rows: tuple[int, int], tiny: bool, *, compiled: bool) -> dict[str, Any]:
@@ -390,7 +371,7 @@ def _train_decoder(config: Any, rows: tuple[int, int], tiny: bool, *, compiled: 
     if compiled:
         _compile(model, tiny)
     micro_batches = rows[1] // rows[0]
-    result = _train(model, lambda: draw_rows(config, rows[0]) * micro_batches, tiny)
+    result = train_speed(model, draw_rows(config, rows[0]) * micro_batches, *_steps(tiny))
     del model
     if device.type == "cuda":
         torch.cuda.empty_cache()

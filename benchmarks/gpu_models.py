@@ -2,8 +2,10 @@
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +281,30 @@ def steps_of(model: Any, batches: Iterable[list[Any]], device: Any) -> Iterator[
     })  # fmt: skip
     state = TrainState(model, Optimizer(model, recipe.optim), precision, Course(recipe, 10**6))
     return train(state, steps, causal(), World(device))
+
+
+def train_speed(model: Any, batches: list[Any], warm_up: int, timed: int) -> dict[str, float]:
+    """Tokens/s and seconds of a step, means of the timed steps; peak memory and the loss of the last one."""
+    import torch
+
+    from etude.engine.world import synchronize
+
+    device = choose_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    steps = steps_of(model, repeat(batches), device)
+    for _ in range(warm_up):
+        step = next(steps)
+    synchronize(device)
+    started = time.perf_counter()
+    for _ in range(timed):
+        step = next(steps)
+    synchronize(device)
+    seconds = (time.perf_counter() - started) / timed
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return {
+        "tokens_per_second": float(step.measured[2]) / seconds,
+        "seconds_a_step": seconds,
+        "peak_bytes": peak,
+        "loss": float(step.measured[0] / step.measured[1]),
+    }

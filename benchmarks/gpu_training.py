@@ -22,6 +22,7 @@ from gpu_models import (
     end_to_end,
     small_decoder,
     steps_of,
+    train_speed,
     write_recipe,
 )
 
@@ -115,10 +116,10 @@ def presets(tiny: bool) -> dict[str, Any]:
             config = replace(config_300m(True), n_kv_head=config.n_kv_head * 4 // config.n_head)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
         model = decoder_of(config, device)
         rows = draw_rows(config, 2 if tiny else 4)
-        result[preset] = {"parameters": count(config), **_speed(model, rows, tiny)}
+        warm_up, timed = (1, 1) if tiny else (2, 5)
+        result[preset] = {"parameters": count(config), **train_speed(model, rows, warm_up, timed)}
         del model
     return result
 
@@ -237,22 +238,3 @@ def _counting(graphs: list[int], backend: str) -> Callable[..., Any]:
         return compile_graph(graph, inputs)
 
     return compile_counted
-
-
-def _speed(model: Any, batches: list[Any], tiny: bool) -> dict[str, float]:
-    import torch
-
-    from etude.engine.world import synchronize
-
-    device = choose_device()
-    steps, (warm_up, timed) = steps_of(model, repeat(batches), device), (1, 1) if tiny else (2, 5)
-    for _ in range(warm_up):
-        step = next(steps)
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(timed):
-        step = next(steps)
-    synchronize(device)
-    seconds = (time.perf_counter() - started) / timed
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-    return {"tokens_per_second": float(step.measured[2]) / seconds, "peak_bytes": peak}

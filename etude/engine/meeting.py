@@ -14,8 +14,9 @@ def meet(store: Any, rank: int, size: int) -> Any:
 
     torchrun keeps one store over all restarts of its ranks, and its count of them differs from machine to
     machine. So each rank leaves a new name, and rank 0 answers it with that of the part.
+    Raises: TimeoutError if not all come within the time limit of the store; RuntimeError if it is gone.
     """
-    mine = uuid.uuid4().hex
+    mine, end = uuid.uuid4().hex, time.monotonic() + store.timeout.total_seconds()
     if rank:
         store.set(_of("name", rank), mine)
         store.compare_set(_of("answer", rank), "", "")
@@ -23,7 +24,7 @@ def meet(store: Any, rank: int, size: int) -> Any:
             name, _, part = store.get(_of("answer", rank)).decode().partition(" ")
             if name == mine:
                 break
-            time.sleep(_LOOK_SECONDS)
+            _look_again(end, "rank 0")
         own = dist.PrefixStore(part, store)  # type: ignore[attr-defined]
         own.set(_of("here", rank), "")
         return own
@@ -38,8 +39,15 @@ def meet(store: Any, rank: int, size: int) -> Any:
                 store.set(_of("answer", each), f"{name} {mine}")
                 answered[each] = name
         absent = {each for each in absent if not own.check([_of("here", each)])}
-        time.sleep(_LOOK_SECONDS)
+        if absent:
+            _look_again(end, f"rank {min(absent)}")
     return own
+
+
+def _look_again(end: float, awaited: str) -> None:
+    if time.monotonic() > end:
+        raise TimeoutError(f"{awaited} has not come")
+    time.sleep(_LOOK_SECONDS)
 
 
 def _of(what: str, rank: int) -> str:

@@ -302,13 +302,13 @@ def _open_store(place: Place) -> Any:
 
     try:
         store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_MEETING_PATIENCE))
+        return meet(store, place.rank, place.size)
     except (RuntimeError, OSError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = str(error).splitlines()[0][:100]
         raise InputError(
             f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}"
         ) from None
-    return meet(store, place.rank, place.size)
 
 
 def synchronize(device: torch.device) -> None:

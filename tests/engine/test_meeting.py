@@ -3,8 +3,10 @@
 import socket
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
+import pytest
 import torch.distributed as dist
 
 from etude.engine.meeting import meet
@@ -35,3 +37,11 @@ def test_ranks_of_each_attempt_have_a_part_of_the_store_for_themselves() -> None
         found.append(parts)
     assert [parts[2].get("word") for parts in found] == [b"0", b"1", b"2"]
     assert server.num_keys() < 40
+
+
+@pytest.mark.parametrize(("rank", "awaited"), [(0, "rank 1"), (1, "rank 0")])
+def test_a_rank_that_never_comes_is_named_in_the_end(rank: int, awaited: str) -> None:
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    store.set_timeout(timedelta(seconds=0.2))
+    with pytest.raises(TimeoutError, match=f"{awaited} has not come"):
+        meet(store, rank, 2)
