@@ -1,8 +1,6 @@
-"""The ranks and the model of a plan, put together at the start; the model described for others at saves."""
+"""The model of a plan: put together at the start, and described at every save so that other tools load it."""
 
-import contextlib
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,6 @@ import torch
 from torch import nn
 
 from etude import durable
-from etude.control.ranks import IDLE_SECONDS
 from etude.data.labels import listed
 from etude.data.loader import load_samples
 from etude.engine.checkpoint import load_weights, read_progress
@@ -18,7 +15,7 @@ from etude.engine.loop import TrainState
 from etude.engine.optim import Optimizer
 from etude.engine.precision import choose_precision
 from etude.engine.shards import Shards
-from etude.engine.world import World, join_world
+from etude.engine.world import World
 from etude.errors import InputError
 from etude.models.adapter_files import check_same, read_adapter_config
 from etude.models.build import adapt, build, draw_weights
@@ -37,40 +34,6 @@ from etude.prefixes import Sharing
 from etude.recipe.course import Course
 from etude.recipe.schema import Recipe
 from etude.start import Options
-from etude.text import parse_duration, plural
-
-
-def join_ranks(plan: Plan, stack: contextlib.ExitStack) -> World:
-    """Join the ranks of a run until the stack closes.
-
-    Each machine has prepared the data once, in its own cache. Raises: InputError if the number of ranks is
-    another than the recipe's, or their data differ.
-    """
-    hung, lost = map(parse_duration, (plan.recipe.run.hung_after, plan.recipe.run.lost_after))
-    world = join_world(
-        plan.device, idle_seconds=hung, silence_seconds=lost, sum_seconds=max(hung, IDLE_SECONDS)
-    )
-    stack.push(lambda _, error, __: world.leave(error))
-    if world.size != plan.recipe.train.devices:
-        raise InputError(
-            f"train.devices is {plan.recipe.train.devices}, but the run has {plural(world.size, 'rank')}; "
-            "start them by etude train --devices, or set train.devices to their number"
-        )
-    if world.agree(plan.fingerprint) != plan.fingerprint:
-        raise InputError(
-            f"the data prepared on {socket.gethostname()} differ from those of rank 0; give all machines the "
-            "same files, tokenizer and packages"
-        )
-    world.wait()  # nobody goes on, and makes a run, where one of them does not
-    return world
-
-
-def answer_signal(world: World, options: Options, name: str) -> None:
-    """Show that a signal came; one may say that another rank has ended, as torchrun then stops the rest."""
-    if world.others is not None:
-        world.others.suspect()
-    if options.view:
-        options.view.acknowledge(name)
 
 
 def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from etude.assemble import answer_signal, assemble, join_ranks, sharing_of
+from etude.assemble import assemble, sharing_of
 from etude.causes import explain, find_causes, name_repeats
 from etude.control.clerk import Clerk
 from etude.control.desk import Desk
@@ -33,6 +33,7 @@ from etude.evaluate.judge import Judge
 from etude.first_course import sized_course, take_lost_changes
 from etude.first_findings import find_at_resume, find_at_start, find_faults
 from etude.interruption import interruptible
+from etude.joining import answer_signal, join_ranks
 from etude.notify.channel import open_channels
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner

@@ -1,7 +1,6 @@
 """A model is put together with the weights that were asked for, and described so that others load it."""
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from etude.run import run_recipe
 from etude.start import Options
 from tests.bases import write_qwen2
 from tests.objectives.sessions import begun
-from tests.ranks import Forks
 
 Make = Callable[..., Recipe]
 SHORT = {"train.steps": 4, "evaluate.every_steps": 4}
@@ -75,19 +73,3 @@ def test_a_module_of_ones_own_has_the_files_of_its_tokenizer_only(tmp_path: Path
     with begun(make_recipe(SHORT), tmp_path, model=model, loss=loss) as session:
         files = model_files(session.plan, session.state.model)
     assert "config.json" not in files and json.loads(files["tokenizer.json"])["model"]["type"] == "BPE"
-
-
-def test_ranks_with_other_data_than_rank_0_say_so_and_end(tmp_path: Path, make_recipe: Make) -> None:
-    recipe = make_recipe({**SHORT, "train.devices": 2})
-    other = make_recipe({**SHORT, "train.devices": 2, "data.validation_ratio": 0.3})
-
-    def live(rank: int) -> None:
-        torch.set_num_threads(1)
-        run_recipe(other if rank else recipe, Options(runs=tmp_path / "runs"))
-
-    said = Forks(2, live, tmp_path / "out").wait()
-    host = socket.gethostname()
-    wanted = f"the data prepared on {host} differ from those of rank 0; give all machines the same"
-    assert said[1].startswith(f"InputError: {wanted}"), said
-    assert said[0].startswith(f"LostRankError: rank 1 on {host} ended: {wanted}"), said
-    assert not list((tmp_path / "runs").glob("tiny*"))

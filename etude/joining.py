@@ -1,0 +1,44 @@
+"""The ranks of a plan: joined at the start, and told of each other's end."""
+
+import contextlib
+import socket
+
+from etude.control.ranks import IDLE_SECONDS
+from etude.engine.world import World, join_world
+from etude.errors import InputError
+from etude.plan import Plan
+from etude.start import Options
+from etude.text import parse_duration, plural
+
+
+def join_ranks(plan: Plan, stack: contextlib.ExitStack) -> World:
+    """Join the ranks of a run until the stack closes.
+
+    Each machine has prepared the data once, in its own cache. Raises: InputError if the number of ranks is
+    another than the recipe's, or their data differ.
+    """
+    hung, lost = map(parse_duration, (plan.recipe.run.hung_after, plan.recipe.run.lost_after))
+    world = join_world(
+        plan.device, idle_seconds=hung, silence_seconds=lost, sum_seconds=max(hung, IDLE_SECONDS)
+    )
+    stack.push(lambda _, error, __: world.leave(error))
+    if world.size != plan.recipe.train.devices:
+        raise InputError(
+            f"train.devices is {plan.recipe.train.devices}, but the run has {plural(world.size, 'rank')}; "
+            "start them by etude train --devices, or set train.devices to their number"
+        )
+    if world.agree(plan.fingerprint) != plan.fingerprint:
+        raise InputError(
+            f"the data prepared on {socket.gethostname()} differ from those of rank 0; give all machines the "
+            "same files, tokenizer and packages"
+        )
+    world.wait()  # nobody goes on, and makes a run, where one of them does not
+    return world
+
+
+def answer_signal(world: World, options: Options, name: str) -> None:
+    """Show that a signal came; one may say that another rank has ended, as torchrun then stops the rest."""
+    if world.others is not None:
+        world.others.suspect()
+    if options.view:
+        options.view.acknowledge(name)
