@@ -186,7 +186,7 @@ class Mailbox:
         self._node = status.st_ino
 
     def _split(self, block: bytes, problems: list[str]) -> list[bytes]:
-        """The whole lines of a block, which the offset passes; a line that is too long is passed over."""
+        """The whole lines of a block, which the offset passes, without empty and too long ones."""
         end = block.rfind(b"\n") + 1
         if not end and len(block) >= _LONGEST_LINE:
             self._is_in_long_line, end = True, len(block)
@@ -199,7 +199,8 @@ class Mailbox:
             lines, self._is_in_long_line = lines[1:], False
         if any(len(line) > _LONGEST_LINE for line in lines):
             problems.append(f"a line of {FILE} has over {_LONGEST_LINE:,} bytes")
-        return [line for line in lines if len(line) <= _LONGEST_LINE]
+        # Two that ask at once may leave an empty line: each ends what looks like the other's torn one.
+        return [line for line in lines if 0 < len(line) <= _LONGEST_LINE]
 
 
 def _refuse(value: object) -> None:

@@ -141,6 +141,12 @@ def test_a_file_that_became_another_is_read_from_its_end(tmp_path: Path, is_repl
     assert mailbox.look() == ([Request("c", "stop")], [])
 
 
+def test_an_empty_line_of_two_that_asked_at_once_is_none(tmp_path: Path) -> None:
+    mailbox, path = Mailbox(tmp_path / FILE), tmp_path / FILE
+    path.write_bytes(line() + b"\n" + line(id="b"))
+    assert mailbox.look() == ([Request("a", "stop"), Request("b", "stop")], [])
+
+
 def test_an_id_that_the_journal_has_is_passed_over(tmp_path: Path) -> None:
     mailbox = Mailbox(tmp_path / FILE, frozenset({"a"}))
     (tmp_path / FILE).write_bytes(line() + line(id="b"))

@@ -147,7 +147,7 @@ def test_texts_that_would_act_are_shown_as_they_are(hostile: Run, tmp_path: Path
         ids = [row["id"] for row in server.get("/api/runs")["runs"]]
         assert len(ids) == 2 and identity in ids
         for place, there in (
-            ("#/runs?columns=status,name,tags", f"text={HOSTILE[0]}"),
+            ("#/runs?columns=status,name,tags", f"tbody tr:has-text('{HOSTILE[0]}')"),
             (f"#/run/{identity}?finding=0", f"strong:has-text('{HOSTILE[0]}')"),
             (f"#/run/{identity}/samples?prompt=1", f"pre:has-text('{HOSTILE[1]}')"),
             (f"#/run/{identity}/recipe", "text=As it was given"),
