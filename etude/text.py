@@ -37,9 +37,10 @@ def command(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: float, noun: str) -> str:
+    """`1 step`, `2 steps`, `0.214 epochs`."""
+    shown = f"{count:.3g}" if isinstance(count, float) and count < 1000 else f"{count:,.0f}"
+    return f"{shown} {noun}{'' if shown == '1' else 's'}"
 
 
 def verb(count: int, word: str) -> str:

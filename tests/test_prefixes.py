@@ -104,10 +104,12 @@ def measure(model: Decoder, batch: NumpyBatch, kind: Any = Causal()) -> list[tor
 
 
 def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor], bound: float = 5e-6) -> None:
+    """A gradient that is 0 but for rounding, as that of queries with one key, is held against all of them."""
     assert len(found) == len(expected) > 1
     assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    whole = sum(each.square().sum() for each in expected[1:]) ** 0.5
     for one, other in zip(found, expected):
-        assert (one - other).norm() <= bound * other.norm()
+        assert (one - other).norm() <= bound * torch.maximum(other.norm(), 0.05 * whole)
 
 
 def adapted(kind: str, config: Any = LLAMA) -> Decoder:
@@ -133,6 +135,67 @@ def test_losses_and_gradients_are_those_of_the_plain_layout(
     expected = measure(model, batch)
     for share_up_to in (0, ALWAYS):
         assert_equal(measure(model, with_row(batch, share_up_to)), expected)
+
+
+@st.composite
+def odd_batches(draw: Any) -> NumpyBatch:
+    """All rows equal, one row, rows that are prefixes of others, rows side by side; targets of any weight,
+    all, few or none of them, inside of the prefix too.
+    """
+    form, count = draw(st.sampled_from(["grown", "equal", "nested", "square"])), draw(st.integers(1, 6))
+    if form == "grown":
+        batch = grow(draw(GROWN))
+    else:
+        row = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 97, draw(st.integers(2, 70)))
+        lengths = draw(st.lists(st.integers(1, len(row)), min_size=count, max_size=count))
+        rows = [row[:length] if form == "nested" else row.copy() for length in lengths]
+        for other in rows[: count // 2] if form == "square" else ():
+            other[draw(st.integers(0, len(row))) :] = draw(st.integers(0, 96))
+        if form == "square":
+            tokens = np.stack(rows)
+            batch = Batch(tokens=tokens, labels=tokens)
+        else:
+            tokens, sizes = np.concatenate(rows)[None], tuple(map(len, rows))
+            positions = np.concatenate([np.arange(size) for size in sizes])[None]
+            batch = Batch(tokens=tokens, labels=tokens, positions=positions, lengths=sizes)
+    chance = np.random.default_rng(draw(st.integers(0, 99)))
+    is_target = chance.random(batch.labels.shape) < draw(st.sampled_from([0.05, 0.5, 1.0]))
+    is_target.flat[draw(st.integers(0, is_target.size - 1))] = True
+    weights = None
+    if draw(st.booleans()):
+        weights = chance.choice([0.0, 0.2, 1.0, 3.0], batch.labels.shape).astype(np.float32)
+    labels = np.where(is_target, chance.integers(0, 97, batch.labels.shape), -100)
+    return find_targets(replace(batch, labels=labels, weights=weights, scored=None))
+
+
+ODD = {
+    **CONFIGS, "long window": replace(LLAMA, qk_norm=True, sliding_window=50, full_layers=(1,)),
+    "dropout": replace(LLAMA, dropout=0.1),
+}  # fmt: skip
+
+
+@given(odd_batches(), st.sampled_from(sorted(ODD)), st.sampled_from(["full", "lora", "dora"]), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_odd_batches_of_every_model_have_the_losses_and_gradients_of_the_plain_layout(
+    batch: NumpyBatch, name: str, kind: str, recompute: bool
+) -> None:
+    """In halves, as after too little memory, too. Dropout is off: its masks are others in another layout."""
+    model = adapted(kind, ODD[name])
+    model.checkpoint_activations = recompute
+    up_to = family_of(model).sharing(model, not model.config.dropout, False).up_to
+    assert up_to is not None
+    if model.config.dropout:
+        model.eval()
+    shared = with_row(batch, up_to)
+    expected = measure(model, batch)
+    assert_equal(measure(model, shared), expected)
+    model.zero_grad()
+    parts = [kind_sum(model, part) for part in halves(shared)]
+    assert sum(parts) == pytest.approx(expected[0].item(), rel=1e-6, abs=1e-6)
+
+
+def kind_sum(model: Decoder, batch: NumpyBatch) -> float:
+    return Causal().loss_sum(model, to_device(batch, CPU))[0].item() if len(batch.labels) else 0.0
 
 
 SHARED = [(0, 40, 9, 9), (0, 40, 20, 8), (2, 50, 5, 9), (2, 50, 9, 9), (2, 50, 0, 9), (0, 0, 12, 9)]

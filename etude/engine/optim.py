@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from etude.engine.shards import Shards
+from etude.models.parts import linear_layers
 from etude.recipe.schema import Optim
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -146,11 +147,8 @@ class Groups:
 
 def group_parameters(model: nn.Module, recipe: Optim) -> Groups:
     """Muon takes the weights of linear layers but the head; decay goes to what has two or more dimensions."""
-    linear = {
-        module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.endswith(("lm_head", "head"))
-    }
+    named = (name for name in linear_layers(model) if not name.endswith("head"))
+    linear = {model.get_submodule(name).weight for name in named}
     groups = Groups([], [], [])
     for parameter in model.parameters():
         if parameter.requires_grad:

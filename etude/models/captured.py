@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from etude.models.decoder import Cache, Decoder
+from etude.models.cache import Cache
+from etude.models.decoder import Decoder
 
 # A capture takes as long as three tokens without one, and is made where more than these follow.
 FEWEST_TOKENS = 16
@@ -35,8 +36,8 @@ class GraphReader:
 
     def __init__(self, model: Decoder, cache: Cache) -> None:
         self._model, self._cache = model, cache
-        self._tokens = torch.zeros(len(cache.lengths), dtype=torch.int64, device=cache.keys.device)
-        self._places = torch.tensor(cache.lengths, device=cache.keys.device)
+        self._tokens = torch.zeros(len(cache.lengths), dtype=torch.int64, device=cache.device)
+        self._places = torch.tensor(cache.lengths, device=cache.device)
         self._reach = 0
         self._replay: Step | None = None
         self.failure = ""
@@ -56,7 +57,7 @@ class GraphReader:
 
     def _prepare(self, needed: int, tokens: Tensor) -> None:
         """Capture a graph for rows of this length and more, if that is worth it."""
-        capacity = self._cache.keys.shape[3]
+        capacity = self._cache.capacity
         self._replay, self._reach = None, min(max(FEWEST_KEYS, 1 << (needed - 1).bit_length()), capacity)
         if self.failure or capacity - needed < FEWEST_TOKENS or self._reach > MOST_KEYS:
             self._reach = capacity

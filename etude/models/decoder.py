@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etude.models.attention import attend, attend_each
+from etude.models.cache import Cache, Places
 from etude.models.cascade import attend_parts
 from etude.models.decoder_config import DecoderConfig
 from etude.models.fused import rotate, swiglu
@@ -28,68 +29,6 @@ from etude.prefixes import Part, Row
 # A last sequence that nobody reads fills a compiled row up to a multiple of these tokens: compiled code meets
 # fewer sizes so.
 _MULTIPLE = 64
-
-
-class Cache:
-    """Rotated keys and values of B sequences, with room for `capacity` tokens each.
-
-    keys, values: (n_layer, B, H, capacity, D), of which `lengths` tokens are filled
-    """
-
-    def __init__(
-        self, config: DecoderConfig, rows: int, capacity: int, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        shape = (config.n_layer, rows, config.n_kv_head, capacity, config.head_dim)
-        # Zeros: what a mask hides is still multiplied by its weight of zero.
-        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        self.lengths = [0] * rows
-
-    def fill(self, layer: int, lengths: tuple[int, ...], keys: Tensor, values: Tensor) -> None:
-        """Take the (1, T, H, D) keys and values of prompts that lie end to end."""
-        parts = zip(torch.split(keys[0], list(lengths)), torch.split(values[0], list(lengths)))
-        for row, (k, v) in enumerate(parts):
-            self.keys[layer, row, :, : len(k)] = k.transpose(0, 1)
-            self.values[layer, row, :, : len(v)] = v.transpose(0, 1)
-
-    def extend(self, layer: int, places: "Places", keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the (B, 1, H, D) keys and values of one token a row at its place; returns those to look at."""
-        S, rows, at = places.reach, places.rows, places.at
-        if places.is_even:
-            self.keys[layer, :, :, S - 1], self.values[layer, :, :, S - 1] = keys[:, 0], values[:, 0]
-        else:
-            self.keys[layer, rows, :, at], self.values[layer, rows, :, at] = keys[:, 0], values[:, 0]
-        return self.keys[layer, :, :, :S], self.values[layer, :, :, :S]
-
-
-class Places:
-    """Places in a cache of the next token of each row, and of those that it sees.
-
-    at     (B,) int on the device
-    reach  number S of the cache's places that are looked at: the filled ones, or as many as asked for, all of
-           them behind a mask that is made of `at` alone. Then no number of the host is part of the work.
-    """
-
-    def __init__(self, cache: Cache, at: Tensor, reach: int | None = None) -> None:
-        self.at, self.reach = at, reach or max(cache.lengths) + 1
-        self.is_even = reach is None and len(set(cache.lengths)) == 1
-        self.rows = torch.arange(len(at), device=at.device)
-        self._dtype = cache.keys.dtype
-        self._masks: dict[int | None, Tensor] = {}
-
-    def mask(self, window: int | None) -> Tensor | None:
-        """(B, 1, 1, S) to be added to the scores, the same for all layers of a window; None: all are seen."""
-        if self.is_even and (window is None or window >= self.reach):
-            return None
-        if window not in self._masks:
-            # Kernels of GPUs copy a mask whose rows are not multiples of 8 apart, once a layer.
-            seen = torch.arange(-(-self.reach // 8) * 8, device=self.at.device)
-            last = self.at[:, None, None, None]
-            is_hidden = seen > last
-            if window is not None:
-                is_hidden = is_hidden | (seen <= last - window)
-            empty = torch.zeros(is_hidden.shape, dtype=self._dtype, device=self.at.device)
-            self._masks[window] = empty.masked_fill(is_hidden, -torch.inf)[..., : self.reach]
-        return self._masks[window]
 
 
 @dataclass(frozen=True)
@@ -344,7 +283,7 @@ class Attention(nn.Module):
         k, v = cache.extend(self.layer, places, k, v)
         # The query heads of a group stand where queries of one head would, so that keys need not be repeated.
         grouped = q.view(len(q), k.shape[1], -1, self.head_dim)  # (B, H, groups, D)
-        mask = places.mask(self.window)
+        mask = places.mask(k.shape[2])
         return functional.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).flatten(1, 2)[:, None]
 
 

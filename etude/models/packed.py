@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.models.decoder import Block, Cache, Decoder, Places, rotary_tables
+from etude.models.cache import Cache, Places
+from etude.models.decoder import Block, Decoder, rotary_tables
 from etude.models.fused import rotate
 from etude.models.layers import RMSNorm
 from etude.models.lora import find_layers

@@ -15,14 +15,7 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
 
     Raises: InputError that lists what there is if a target fits none.
     """
-    heads = {getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()}
-    for name in head_modules(model):
-        heads.update(model.get_submodule(name).modules())
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module not in heads
-    ]
+    linear = linear_layers(model)
     if targets == "all-linear":
         return linear
     chosen: set[str] = set()
@@ -38,9 +31,22 @@ def find_targets(model: nn.Module, targets: str | list[str]) -> list[str]:
     return [name for name in linear if name in chosen]
 
 
+def linear_layers(model: nn.Module) -> list[str]:
+    """The linear modules by name, the Conv1D of GPT-2 among them, without the head."""
+    heads = {getattr(model, "get_output_embeddings", lambda: getattr(model, "lm_head", None))()}
+    for name in head_modules(model):
+        heads.update(model.get_submodule(name).modules())
+    return [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module not in heads
+    ]
+
+
 def head_modules(model: nn.Module) -> list[str]:
     """The modules of a classifier behind its body, BERT's pooler included; another model has none."""
-    if not getattr(model, "labels", 0) and "ForSequenceClassification" not in type(model).__name__:
+    is_own = hasattr(model, "classify") and model.labels  # a module of a user's may have labels of its own
+    if not is_own and "ForSequenceClassification" not in type(model).__name__:
         return []
     children = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
     body = getattr(model, "base_model_prefix", children[0])

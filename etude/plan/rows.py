@@ -45,7 +45,7 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "model", _describe_model(plan)
     held_out = _count(values, "validation") if plan.is_validated else "none"
     yield "data", f"{_count(values, 'train')}; validation {held_out}"
-    passes = f"{plural(plan.steps_per_epoch, 'step')} an epoch, {_epochs(values['epochs'])}"
+    passes = f"{plural(plan.steps_per_epoch, 'step')} an epoch, {plural(values['epochs'], 'epoch')}"
     read = f"{plural(values['tokens'], 'token')}, {plural(values['targets'], 'target')}"
     yield (
         "steps",
@@ -61,11 +61,6 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     way = f"{plural(recipe.train.devices, 'rank')} ({parallel.kind}: {parallel.why})"
     ranks = f", {way}" if recipe.train.devices > 1 else ""
     yield "device", f"{plan.device.type}, {plan.precision}{ranks}, {size}"
-
-
-def _epochs(count: float) -> str:
-    shown = f"{count:.3g}"
-    return f"{shown} epoch" if shown == "1" else f"{shown} epochs"
 
 
 def _describe_model(plan: Plan) -> str:

@@ -52,7 +52,7 @@ def find_problems(history: History, values: Values) -> list[str]:
 def describe_end(values: Values, argument: str) -> str:
     """A sentence on how far a run came, and what continues it. argument: the run as commands take it."""
     step, steps, status = values["step"], values["steps"], values["status"]
-    passes = values["epochs"] and f", {values['epochs']:.3g} epoch{'' if values['epochs'] == 1 else 's'}"
+    passes = values["epochs"] and f", {plural(values['epochs'], 'epoch')}"
     of = f"step {step:,}" + (f" of {steps:,}" if steps else "")
     if status == "finished" and step == steps:
         return f"Finished {plural(step, 'step')}{passes or ''} in {duration(values['wall_seconds'])}."

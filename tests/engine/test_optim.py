@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from etude.engine.optim import Muon, Optimizer, group_parameters, orthogonalize
+from etude.models.decoder import Decoder
 from etude.recipe.schema import Optim
+from tests.models.decoders import LLAMA
 
 NO = torch.tensor(False)
 
@@ -188,6 +190,19 @@ def test_a_state_of_another_shape_dtype_or_sign_or_a_part_of_one_is_refused(kind
                 Optimizer(model, Optim(kind=kind)).load_state(
                     {key: each for key, each in state.items() if key != name}
                 )
+
+
+def test_muon_takes_the_layers_of_gpt2_too_and_no_head_of_a_classifier() -> None:
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2, num_labels=3)
+    for model in (GPT2LMHeadModel(config), GPT2ForSequenceClassification(config)):
+        groups = group_parameters(model, Optim(kind="muon"))
+        assert [tuple(each.shape) for each in groups.matrices] == [(8, 24), (8, 8), (8, 32), (32, 8)]
+        heads = [(3, 8)] if hasattr(model, "score") else []
+        assert [tuple(each.shape) for each in groups.decayed] == [(11, 8), (8, 8), *heads]
+    own = group_parameters(Decoder(LLAMA, labels=3), Optim(kind="muon"))
+    assert (3, LLAMA.n_embd) in [tuple(each.shape) for each in own.decayed]
 
 
 def test_decay_goes_to_what_has_two_dimensions_and_muon_leaves_the_embedding_alone() -> None:

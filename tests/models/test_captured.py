@@ -13,8 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from etude.evaluate.generate import generate
 from etude.models import captured, packed
+from etude.models.cache import Cache
 from etude.models.captured import GraphReader
-from etude.models.decoder import Cache, Decoder
+from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.lora import add_adapter
 from etude.recipe.model import Adapter

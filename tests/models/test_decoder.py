@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from etude.evaluate.generate import generate
-from etude.models.decoder import Cache, Decoder
+from etude.models.cache import Cache
+from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from tests.models.decoders import CONFIGS, LLAMA, assert_equal_logits, random_decoder, random_tokens
 
@@ -34,25 +35,6 @@ def test_folder_loads_in_transformers_with_equal_logits_and_greedy_tokens(
     )
     ours_continued = generate(model, prompts.tolist(), max_tokens=12, end_ids=[])
     assert [row.ids for row in ours_continued] == continued[:, 9:].tolist()
-
-
-@EVERY
-def test_cached_logits_equal_those_of_one_pass(config: DecoderConfig) -> None:
-    """Prompts of unequal length are read end to end, then each row goes on by a token at a time."""
-    model, tokens, lengths = random_decoder(config), random_tokens(config, 3, 24), (9, 1, 14)
-    cache = Cache(config, 3, 24, dtype=torch.float32, device=torch.device("cpu"))
-    with torch.no_grad():
-        expected = model.logits(tokens)
-        prompts = torch.cat([row[:length] for row, length in zip(tokens, lengths)])[None]
-        positions = torch.cat([torch.arange(length) for length in lengths])[None]
-        read = model.logits(prompts, positions=positions, lengths=lengths, cache=cache)[0]
-        for row, part in enumerate(read.split(lengths)):
-            assert_equal_logits(part, expected[row, : lengths[row]])
-        for step in range(10):
-            places = torch.tensor(lengths) + step
-            logits = model.logits(tokens.gather(1, places[:, None]), cache=cache)[:, 0]
-            assert_equal_logits(logits, expected[torch.arange(3), places])
-    assert cache.lengths == [19, 11, 24]
 
 
 @EVERY

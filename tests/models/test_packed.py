@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from etude.models.decoder import Cache
+from etude.models.cache import Cache
 from etude.models.decoder_config import DecoderConfig
 from etude.models.lora import add_adapter
 from etude.models.packed import TokenReader, is_worth_it

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from etude.models import captured, packed
+from etude.models.cache import Cache
 from etude.models.catalogue import decoder_config
 from etude.models.cost import Cost, count_parameters, training_cost
-from etude.models.decoder import Cache, Decoder
+from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.families import shared
 from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
