@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kill test-memory test-hostile format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+.PHONY: demo test test-kill test-memory test-hostile test-slow format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
 
 demo: .venv/ready
 	$(BIN)/etude demo
@@ -23,6 +23,9 @@ test-memory: .venv/ready-dev
 
 test-hostile: .venv/ready-dev
 	$(BIN)/pytest tests/hostile --hostile
+
+test-slow: .venv/ready-dev
+	$(BIN)/pytest -m slow --slow
 
 format: .venv/ready-dev
 	$(BIN)/ruff format .

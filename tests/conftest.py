@@ -39,6 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shortages", type=int, default=10, help="steps that run out of memory, for each rank count"
     )
     parser.addoption("--hostile", action="store_true", help="also the slow inputs of tests/hostile")
+    parser.addoption("--slow", action="store_true", help="also the long form of tests that have a short one")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="the long form of a test that has a short one; make test-slow runs it")
+    for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from etude.audit import Audit
 from etude.causes import NO_FAULT, Diagnosis, explain, find_causes, name_repeats
 from etude.engine.invariants import Invariants
 from etude.engine.loop import TrainState
+from etude.models.decoder import Decoder
 from etude.plan import make_plan
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
@@ -182,14 +184,23 @@ def test_a_validation_loss_that_rises_has_copies_as_its_first_cause(tmp_path: Pa
     assert "are copies of others; 0.1 above" in named.evidence
 
 
+COMPILED = {"train.compile": True, "model.n_layer": 1}
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"model.dropout": 0.2}, {"train.precision": "fp16"}, {"train.compile": True, "model.n_layer": 1}],
-    ids=["plain", "dropout", "fp16", "compiled"],
+    ("changes", "backend"),
+    [
+        pytest.param({}, None, id="plain"),
+        pytest.param({"model.dropout": 0.2}, None, id="dropout"),
+        pytest.param({"train.precision": "fp16"}, None, id="fp16"),
+        pytest.param(COMPILED, "aot_eager", id="traced"),
+        pytest.param(COMPILED, "inductor", id="compiled", marks=pytest.mark.slow),  # a minute
+    ],
 )
 def test_a_run_whose_causes_are_sought_has_the_weights_of_one_without_any_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], backend: str | None
 ) -> None:
+    monkeypatch.setattr(Decoder, "compile", partialmethod(Decoder.compile, backend=backend))
     rows = write(tmp_path / "rows.jsonl", [noise(number % 4) for number in range(1200)])
     held = write(tmp_path / "held.jsonl", [noise(number) for number in range(700, 716)])
     values = {

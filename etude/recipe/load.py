@@ -17,7 +17,7 @@ from etude.recipe.problems import describe, group_by_keys
 from etude.recipe.rules import find_conflicts
 from etude.recipe.schema import Recipe
 from etude.recipe.section import is_address
-from etude.recipe.toml import Locator, parse, parse_override
+from etude.recipe.toml import Locator, dump, parse, parse_override
 from etude.text import shorten
 
 _MAX_BYTES = 1 << 20
@@ -199,9 +199,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def to_toml(recipe: Recipe) -> str:
     """A recipe as TOML, defaults included."""
-    import tomlkit
-
-    return tomlkit.dumps(recipe.to_dict())
+    return dump(recipe.to_dict())
 
 
 def _is_folder(model: str | None, folder: Path) -> bool:

@@ -1,10 +1,10 @@
-"""The text of a recipe: parsed as TOML within limits, with the line of each key."""
+"""The text of a recipe: parsed as TOML within limits, with the line of each key, and written."""
 
 import copy
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -49,6 +49,49 @@ def parse(text: str, file: str) -> dict[str, Any]:
     if not data:
         raise RecipeError([f"{file}: the recipe is empty; it needs at least `name` and one [[data.train]]"])
     return data
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Values as TOML: single ones first, then each section, and each entry of a list of sections."""
+    return "\n".join(_lines(values, "")) + "\n"
+
+
+def _lines(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    sections = {}
+    for name, value in values.items():
+        is_list = isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
+        if isinstance(value, dict) or is_list:
+            sections[name] = value
+        else:
+            yield f"{_key(name)} = {_value(value)}"
+    for name, value in sections.items():
+        path = prefix + _key(name)
+        for each in [value] if isinstance(value, dict) else value:
+            yield ""
+            yield f"[{path}]" if isinstance(value, dict) else f"[[{path}]]"
+            yield from _lines(each, f"{path}.")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(_WORD, name) else _string(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(name)} = {_value(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _string(value)
+    raise TypeError(f"TOML has no {type(value).__name__}")
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def count_parts(text: str) -> int:

@@ -1,9 +1,13 @@
 import json
+import tomllib
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from etude.errors import RecipeError
-from etude.recipe.toml import Locator, count_parts, parse, parse_override
+from etude.recipe.toml import Locator, count_parts, dump, parse, parse_override
 
 TEXT = '''name = "a"
 [train]
@@ -71,3 +75,27 @@ def test_a_long_text_counts_as_one_part() -> None:
 def test_text_beyond_the_limits_is_refused(text: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         parse(text, "r.toml")
+
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+_SINGLE = _TEXTS | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+_TABLES = st.recursive(
+    st.dictionaries(_TEXTS, _SINGLE | st.lists(_SINGLE, max_size=2), max_size=3),
+    lambda inner: st.dictionaries(
+        _TEXTS, _SINGLE | inner | st.lists(inner | _SINGLE, max_size=2), max_size=3
+    ),
+    max_leaves=6,
+)
+
+
+@given(_TABLES)
+def test_what_is_written_is_read_again(values: dict[str, Any]) -> None:
+    assert tomllib.loads(dump(values)) == values
+
+
+def test_sections_stand_below_single_values() -> None:
+    values = {"a": {"b": {"c": 1}}, "list": [{"x": "é\x7f"}, {}], "last": [1.5, True]}
+    text = 'last = [1.5, true]\n\n[a]\n\n[a.b]\nc = 1\n\n[[list]]\nx = "é\\u007f"\n\n[[list]]\n'
+    assert dump(values) == text
+    with pytest.raises(TypeError, match="TOML has no NoneType"):
+        dump({"a": None})
