@@ -97,7 +97,7 @@ def _check_inside(source: Path, path: Path) -> None:
 
 def _convert_apart(source: Path, out: Path) -> None:
     """In the process apart: read each part, refuse all but tensors, write it."""
-    import etude.engine.checkpoint  # noqa: F401 - and torch, before memory is limited
+    import etude.engine.tensor_files  # noqa: F401 - and torch, before memory is limited
 
     parts = _parts(source)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

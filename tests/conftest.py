@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import gc
 import json
 import shutil
 import signal
@@ -13,10 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
+from etude.plan import Plan, beginning, memory
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.records.store import Run, open_run
 from tests import undrawn
+from tests.alike import step_of
 from tests.bases import write_corpus
 from tests.recipes import tiny
 
@@ -49,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was loaded for 9,000 tests is not looked through again and again for garbage
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -61,11 +69,20 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _measured_once() -> Iterator[None]:
-    """What the device can do is measured once, not for every run."""
+    """What the device can do is measured once, not for every run; steps of runs alike are traced once."""
     from etude import session
+
+    memories: dict[str, memory.Memory] = {}
+
+    def memory_of(plan: Plan, micro_batch_size: int) -> memory.Memory:
+        key = step_of(plan, micro_batch_size)
+        if key not in memories:
+            memories[key] = memory.memory_of(plan, micro_batch_size)
+        return memories[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "measure_matrix_rate", functools.cache(session.measure_matrix_rate))
+        patch.setattr(beginning, "memory_of", memory_of)
         yield
 
 

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import gc
 import json
 import os
 import resource
@@ -76,6 +77,8 @@ def server() -> Server:
 def serve() -> None:
     import etude.cli.main
     import etude.run  # noqa: F401 - imported for the forks
+
+    gc.freeze()  # no fork looks through what all share
 
     for line in sys.stdin:
         request = json.loads(line)
