@@ -1,0 +1,1 @@
+"""The confinement of foreign code by the kernel."""

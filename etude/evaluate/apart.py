@@ -1,0 +1,146 @@
+"""The bare process in which samples are run: no torch, no secret and no row of the data is in its memory.
+
+It is told the limits of a sample and is handed two files, the sample's and its tests'. For each it begins
+a confined process that can start no other: one runs the sample, the other the tests, which call the sample
+over a pipe. So a sample sees neither its tests nor the nonce that they end with. `sandbox.py` is the other
+end.
+"""
+
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from etude.confine.room import Room, Tier, enter, leave_namespaces
+from etude.evaluate.sides import hold_sample, hold_tests
+
+# What samples use most, imported once for all of them.
+_COMMON = (
+    "bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq",
+    "itertools", "math", "operator", "random", "re", "statistics", "string", "typing",
+)  # fmt: skip
+_MOST_BYTES = 1 << 16  # of an order, and of what tests say
+_LOOK_SECONDS = 0.1
+_GRACE_SECONDS = 0.5  # of a process that ends by itself
+
+
+def main() -> None:
+    """Answer orders until the other end closes."""
+    channel = socket.socket(fileno=0)
+    tier = Tier(**json.loads(sys.argv[1]))
+    os.setsid()
+    if tier.namespaces:
+        leave_namespaces()
+    for name in _COMMON:
+        importlib.import_module(name)
+    os.chdir("/")
+    channel.sendall(b"ready\n")
+    while True:
+        order, files, _, _ = socket.recv_fds(channel, _MOST_BYTES, 2)
+        if not order:
+            return
+        asked = json.loads(order)
+        answer = _run(Room(**asked["room"]), tier, asked["asleep_seconds"], files)
+        for file in files:
+            os.close(file)
+        channel.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _run(room: Room, tier: Tier, asleep_seconds: float, files: list[int]) -> dict[str, Any]:
+    """Run a sample against its tests: what the tests said, whether both slept too long, how they ended."""
+    of_sample, of_tests = files
+    asked, ask = os.pipe()
+    answered, answer = os.pipe()
+    said, say = os.pipe()
+    # The sample is begun first, so that it holds no end that is the tests' own for a moment.
+    sample = _begin((of_sample, asked, answer), room, tier, hold_sample)
+    tests = _begin((of_tests, answered, ask, say), room, tier, hold_tests)
+    for end in (asked, ask, answered, answer, say):
+        os.close(end)
+    words, is_over = _listen(said, (sample, tests), asleep_seconds)
+    os.close(said)
+    is_waiting = not is_over
+    ended = {"tests": _end(tests, is_waiting), "sample": _end(sample, is_waiting and b'"ended"' in words)}
+    return {"said": words.decode("utf-8", "replace"), "is_over": is_over, **ended}
+
+
+def _begin(kept: tuple[int, ...], room: Room, tier: Tier, role: Callable[..., None]) -> int:
+    """Begin a process that is confined, and has no descriptors but `kept`, before it takes its role."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nothing, standard)
+        before = 3
+        for descriptor in sorted(kept):
+            os.closerange(before, descriptor)
+            before = descriptor + 1
+        os.closerange(before, 1 << 20)
+        enter(room, tier)
+        role(*kept)
+    finally:  # nothing of a child goes on where its parent would
+        os._exit(1)
+
+
+def _listen(said: int, children: tuple[int, int], asleep_seconds: float) -> tuple[bytes, bool]:
+    """The words of the tests until they end, and True if nobody did anything for too long before.
+
+    Time in which a process waits for a core, as on a loaded machine, does not count.
+    """
+    words, asleep, last = b"", 0.0, time.monotonic()
+    before: list[tuple[bool, list[bytes]]] = []
+    while asleep < asleep_seconds:
+        if select.select([said], [], [], _LOOK_SECONDS)[0]:
+            part = os.read(said, _MOST_BYTES)
+            words += part
+            if not part or len(words) > _MOST_BYTES:
+                return words[:_MOST_BYTES], False
+        now, states = time.monotonic(), [_state(child) for child in children]
+        is_asleep = states == before and not any(running for running, _ in states)
+        asleep = asleep + now - last if is_asleep else 0.0
+        last, before = now, states
+    return words, True
+
+
+def _state(child: int) -> tuple[bool, list[bytes]]:
+    """True if a process runs, or waits for a core or disk, and the time that its threads have run."""
+    try:
+        place = os.open(f"/proc/{child}/stat", os.O_RDONLY)
+    except OSError:
+        return False, []
+    try:
+        fields = os.read(place, 4096).rpartition(b")")[2].split()
+    finally:
+        os.close(place)
+    return fields[0] in (b"R", b"D"), fields[11:13]
+
+
+def _end(child: int, is_waiting: bool) -> dict[str, Any]:
+    """The end of a process: the signal that ended it, 0 for none or for ours, its time and memory.
+
+    is_waiting: it is ending by itself, and is given a moment to be through.
+    """
+    deadline = time.monotonic() + is_waiting * _GRACE_SECONDS
+    found, status, usage = os.wait4(child, os.WNOHANG)
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.001)
+        found, status, usage = os.wait4(child, os.WNOHANG)
+    if not found:
+        os.kill(child, signal.SIGKILL)
+        _, _, usage = os.wait4(child, 0)
+    return {
+        "signal": max(-os.waitstatus_to_exitcode(status), 0) if found else 0,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
