@@ -1,10 +1,14 @@
-"""kill -9 of one of two ranks after random steps, each time continued to the end on 2, 1 or 4 ranks.
+"""Losses over 1, 2 and 4 ranks, and kill -9 of one of two after random steps, for each kind and optimizer.
 
-With as many ranks the end has the same bits as an unbroken run; with another number the losses are those of it
-to 1e-5. The ranks are forks of this process, which takes the part of their launcher.
+A killed run is continued to its end on 2, 1 or 4 ranks. With as many ranks the end has the same bits as an unbroken
+run; with another number the losses are those of it to 1e-5. The ranks are forks of this process, which takes the part
+of their launcher.
+
+    python benchmarks/ranks_killed.py --kills 6 --only lora seq2seq   # the others keep their lines
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -27,55 +31,98 @@ from etude.records.events import Step
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_corpus
+from tests.bases import write_corpus, write_instructions, write_labelled, write_pairs, write_qwen2
 from tests.processes import final_bits
 from tests.ranks import Forks
-from tests.recipes import tiny
+from tests.recipes import classification, finetuning, masked, seq2seq, tasks, tiny
 
-STEPS, RESTARTS = 24, (2, 1, 4)
+STEPS, RESTARTS = 20, (2, 1, 4)
 CLAIM = (
-    "kill -9 of one of two gloo ranks after a random step, the run continued on 2, 1 or 4 ranks: same bits with as "
-    "many ranks, losses of all steps within 1e-5 with another number"
+    "losses of 20 steps over 2 and 4 gloo ranks against one rank; kill -9 of one of two ranks after a random step, the "
+    "run continued on 2, 1 or 4 ranks: same bits with as many ranks, losses of all steps within 1e-5 with another"
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="of each layout")
+    parser.add_argument("--kills", type=int, default=6, help="of each line")
     parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="kinds and optimizers; the others keep their lines"
+    )
     asked = parser.parse_args()
     folder = WORK / "ranks-killed"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ["ETUDE_CACHE"] = str(folder / "cache")
     torch.set_num_threads(1)
-    write_corpus(folder / "corpus.jsonl")
-    rows = []
-    result: dict[str, Any] = {}
-    for parallel in ("replicate", "shard"):
-        found = measure(folder / parallel, parallel, asked.kills, random.Random(asked.seed))
-        result[parallel] = found
-        rows.append([parallel, *(str(found[name]) for name in found)])
-    write_result("ranks_killed", CLAIM, result, [["layout", *result["replicate"]], *rows])
+    result: dict[str, Any] = read_result()
+    for name, recipe in recipes(folder).items():
+        for parallel in ("replicate", "shard") if name in (asked.only or [name]) else ():
+            line = f"{name}, {parallel}"
+            place = folder / line.replace(", ", "-")
+            result[line] = measure(
+                place, change(recipe, {"train.parallel": parallel}), asked.kills, asked.seed
+            )
+            print(line, result[line], flush=True)
+            write_result("ranks_killed", CLAIM, result, rows_of(result))
 
 
-def measure(folder: Path, parallel: str, kills: int, draw: random.Random) -> dict[str, Any]:
-    """Kill and continue so often; counts, and the largest difference of a loss."""
-    folder.mkdir()
-    values = {
-        "train.steps": STEPS, "train.parallel": parallel, "records.log_every_steps": 1,
-        "checkpoint.every_steps": 3, "evaluate.every_steps": STEPS, "train.micro_batch_size": 2,
+def read_result() -> dict[str, Any]:
+    """The lines of before."""
+    path = FOLDER / "results" / "ranks_killed.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    return {line: found for line, found in before.items() if ", " in line}
+
+
+def rows_of(result: dict[str, Any]) -> list[list[str]]:
+    names = list(next(iter(result.values())))
+    return [
+        ["line", *names],
+        *([line, *(str(found[name]) for name in names)] for line, found in result.items()),
+    ]
+
+
+def recipes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Each kind of training and optimizer at toy size."""
+    corpus, rows = write_corpus(folder / "corpus.jsonl"), write_labelled(folder / "labelled.jsonl", 60)
+    instructions, base = write_instructions(folder / "rows.jsonl", 40), write_qwen2(folder / "base")
+    pairs = write_pairs(folder / "pairs.jsonl", 60)
+    same = {
+        "train.steps": STEPS, "records.log_every_steps": 1, "checkpoint.every_steps": 3,
+        "evaluate.every_steps": STEPS, "train.micro_batch_size": 1, "train.global_batch_size": 8,
     }  # fmt: skip
-    recipe = tiny(folder.parent / "corpus.jsonl", values)
-    whole = folder / "whole"
-    assert start(recipe, whole, 2, folder).wait() == {0: "", 1: ""}
-    wanted, bits = losses(only(whole)), final_bits(whole)
+    lora = {**same, "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1}}
+    (folder / "tasks").mkdir()
+    return {
+        "adamw": tiny(corpus, {**same, "train.micro_batch_size": 2}),
+        "muon": tiny(corpus, {**same, "optim.kind": "muon"}),
+        "adam, fp16": tiny(corpus, {**same, "optim.kind": "adam", "train.precision": "fp16"}),
+        "full, pretrained": finetuning(instructions, base, same).to_dict(),
+        "lora": finetuning(instructions, base, lora).to_dict(),
+        "dora, muon": finetuning(
+            instructions, base, change(lora, {"adapter.dora": True, "optim.kind": "muon"})
+        ).to_dict(),
+        "classification": classification(rows, None, same).to_dict(),
+        "masked": masked(rows, None, same).to_dict(),
+        "seq2seq": seq2seq(pairs, None, {**same, "evaluate.answers": 2}).to_dict(),
+        "tasks": tasks(folder / "tasks", same).to_dict(),
+    }  # fmt: skip
+
+
+def measure(folder: Path, recipe: dict[str, Any], kills: int, seed: int) -> dict[str, Any]:
+    """Train on 1, 2 and 4 ranks, then kill and continue so often; counts, and the largest differences of losses."""
+    folder.mkdir()
+    draw = random.Random(seed)
+    wanted = {ranks: trained(recipe, folder / f"whole-{ranks}", ranks, folder) for ranks in (1, 2, 4)}
+    bits = final_bits(folder / "whole-2")
     found: dict[str, Any] = {
-        "kills": 0,
-        "ended by the others": 0,
-        "same bits": f"0 of {-(-kills // 3)}",
-        "largest difference": 0.0,
+        f"{ranks} ranks against 1": max(
+            abs(a - b) / abs(b) for a, b in zip(wanted[ranks], wanted[1], strict=True)
+        )
+        for ranks in (2, 4)
     }
+    found |= {"kills": 0, "ended by the others": 0, "same bits": "", "largest difference": 0.0}
     same = 0
     for number in range(kills):
         runs, ranks = folder / f"killed-{number}", RESTARTS[number % 3]
@@ -85,15 +132,20 @@ def measure(folder: Path, parallel: str, kills: int, draw: random.Random) -> dic
         said = forks.wait()
         found["kills"] += 1
         found["ended by the others"] += said[1 - victim].startswith("LostRankError: rank")
-        again = start(recipe, runs, ranks, folder).wait()
-        assert not any(again.values()), again
-        largest = max(abs(a - b) for a, b in zip(losses(only(runs)), wanted, strict=True))
+        losses_of = trained(recipe, runs, ranks, folder)
+        largest = max(abs(a - b) for a, b in zip(losses_of, wanted[2], strict=True))
         found["largest difference"] = max(found["largest difference"], largest)
         if ranks == 2:
             same += final_bits(runs) == bits
-            found["same bits"] = f"{same} of {-(-kills // 3)}"
-        print(parallel, number, f"rank {victim}, on {ranks}", found, flush=True)
+            found["same bits"] = f"{same} of {number // 3 + 1}"
     return found
+
+
+def trained(recipe: dict[str, Any], runs: Path, ranks: int, folder: Path) -> list[float]:
+    """The losses of a run that some ranks bring to its end."""
+    said = start(recipe, runs, ranks, folder).wait()
+    assert not any(said.values()), said
+    return losses(only(runs))
 
 
 def start(recipe: dict[str, Any], runs: Path, ranks: int, folder: Path) -> Forks:

@@ -1,11 +1,12 @@
 """The model of a plan: put together at the start, and described at every save so that other tools load it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from etude import durable
 from etude.data.labels import listed
@@ -25,9 +26,16 @@ from etude.models.families.table import family_of
 from etude.models.generation_config import GENERATION_FILE, generation_config
 from etude.models.hf_config import default_names, label_names
 from etude.models.hub import find_model
-from etude.models.lora import ADAPTER_FILE, CLASSIFIER_FILE, adapter_config
-from etude.models.parts import head_modules, quantize, require_finite
-from etude.models.weights import digest
+from etude.models.lora import (
+    ADAPTER_FILE,
+    CLASSIFIER_FILE,
+    adapter_config,
+    draw_adapter,
+    find_layers,
+    magnitude_of,
+)
+from etude.models.parts import find_non_finite, head_modules, not_finite, quantize, require_finite
+from etude.models.weights import Put, digest, in_place
 from etude.own import Own
 from etude.plan import Plan
 from etude.prefixes import Sharing
@@ -47,12 +55,10 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
         recipe.train.precision, device, targets_per_step=plan.global_batch_size * recipe.train.seq_len
     )
     model, new_weights, shards = _build(plan, options, world, precision.dtype)
-    if shards is None:
-        named = "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}"
-        require_finite(model, named)
     if recipe.model.quantize is not None and options.model is None:
         quantize(model, precision.dtype, device)
-    adapt(recipe, model)
+    if shards is None:
+        adapt(recipe, model)
     if file := options.first_weights:
         _check_adapter(plan, file)
         _check_labels(plan, file.parent)
@@ -69,25 +75,53 @@ def assemble(plan: Plan, options: Options, world: World) -> tuple[TrainState, li
 def _build(
     plan: Plan, options: Options, world: World, dtype: torch.dtype
 ) -> tuple[nn.Module, list[str], Shards | None]:
-    """The model, the names of weights that no file had, and the rows of this rank of a new one in pieces.
+    """The model, the names of weights that no file had, and the rows of this rank of an own one in pieces.
 
-    Of such a model no rank ever holds more than its rows and one whole tensor.
-    Raises: InputError if it cannot be sharded, or a file is damaged.
+    Of such a model no rank holds more than its rows and one whole tensor, and it has its adapter already.
+    Raises: InputError if it cannot be sharded, a file is damaged, or a weight is not finite.
     """
+    recipe = plan.recipe
+    named = "the model" if recipe.model.from_ is None else f"model.from: {recipe.model.from_}"
     is_dealt_out = world.agree(plan.parallel.kind) == "shard"
     if is_dealt_out and (options.model is not None or options.loss is not None):
         raise InputError(
             'train.parallel = "shard" takes models and losses of etude; with your own use "replicate"'
         )
     if options.model is not None:
+        require_finite(options.model, named)
         return options.model, [], None
     assert plan.model is not None
-    if not is_dealt_out or plan.pretrained is not None:
-        return *build(plan.recipe, plan.model, plan.pretrained, dtype), None
-    model = family_of(plan.model).empty(plan.model, plan.labels)
-    shards = _deal_out(plan, model, world, dtype)
-    shards.fill(draw_weights(model, plan.recipe.seed))
-    return model, [], shards
+    if is_dealt_out and plan.pretrained is None:
+        model = family_of(plan.model).empty(plan.model, plan.labels)
+        shards = _deal_out(plan, model, world, dtype)
+        shards.fill(draw_weights(model, recipe.seed))
+        adapt(recipe, model)
+        return model, [], shards
+    dealt: list[Shards] = []
+
+    def deal_out(empty: nn.Module) -> Put:
+        adapt(recipe, empty)
+        dealt.append(_deal_out(plan, empty, world, dtype))
+        dealt[0].fill(draw_adapter(find_layers(empty), recipe.seed))
+        return partial(_put, dealt[0])
+
+    into = deal_out if is_dealt_out else in_place
+    model, new_weights = build(recipe, plan.model, plan.pretrained, dtype, into)
+    if not dealt:
+        require_finite(model, named)
+        return model, new_weights, None
+    pieces = dealt[0].pieces
+    for broken in filter(None, world.gather(find_non_finite(pieces.items()))):
+        raise not_finite(named, broken, pieces[broken].dtype)
+    return model, new_weights, dealt[0]
+
+
+def _put(shards: Shards, name: str, whole: Tensor) -> None:
+    """Put a weight of a file into pieces, and the magnitudes of its rows, where they are trained by DoRA."""
+    shards.put(name, whole)
+    magnitude = f"{name.rpartition('.')[0]}.lora_magnitude_vector"
+    if name.endswith(".weight") and magnitude in shards.places:
+        shards.put(magnitude, magnitude_of(whole.to(shards.pieces[name].dtype)))
 
 
 def _place(plan: Plan, model: nn.Module, world: World, dtype: torch.dtype) -> Shards | None:

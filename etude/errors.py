@@ -7,7 +7,8 @@ EtudeError               shown as one line, without a traceback
 └── FaultError           something broke while running; exit code 1
     ├── StorageError     a disk that is full or fails
     ├── DamageError      a file of ours that fails its checksum
-    └── LostRankError    another rank of the run ended or does not answer; exit code 76
+    ├── LostRankError    another rank of the run ended or does not answer; exit code 76
+    └── ShortageError    a rank had no memory for a pass that all make together; exit code 77
 """
 
 import contextlib
@@ -85,6 +86,12 @@ class LostRankError(FaultError):
     """Another rank ended or does not answer, so this one cannot go on; the launcher of the ranks says why."""
 
     exit_code = 76
+
+
+class ShortageError(FaultError):
+    """This rank had no memory for what all ranks do together; they start again with smaller micro-batches."""
+
+    exit_code = 77
 
 
 @contextlib.contextmanager

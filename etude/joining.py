@@ -2,13 +2,22 @@
 
 import contextlib
 import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from etude.control.ranks import IDLE_SECONDS
+from etude.engine.device import device_name
 from etude.engine.world import World, join_world
 from etude.errors import InputError
 from etude.plan import Plan
+from etude.records.events import Finding
 from etude.start import Options
-from etude.text import parse_duration, plural
+from etude.text import parse_duration, plural, shorten
+
+_ADVICE = (
+    "every step takes as long as the slowest, a micro-batch is what fits on the smallest, and bits depend on "
+    "which rank has which; choose machines of one type"
+)
 
 
 def join_ranks(plan: Plan, stack: contextlib.ExitStack) -> World:
@@ -32,8 +41,23 @@ def join_ranks(plan: Plan, stack: contextlib.ExitStack) -> World:
             f"the data prepared on {socket.gethostname()} differ from those of rank 0; give all machines the "
             "same files, tokenizer and packages"
         )
-    world.wait()  # nobody goes on, and makes a run, where one of them does not
-    return world
+    return replace(world, devices=world.gather(device_name(world.device)))  # nobody goes on before all can
+
+
+def find_mixed(devices: Sequence[str]) -> Iterator[Finding]:
+    """A finding, where ranks have devices of several types."""
+    ranks: dict[str, list[int]] = {}
+    for rank, name in enumerate(devices):
+        ranks.setdefault(name, []).append(rank)
+    if len(ranks) > 1:
+        parts = [f"{shorten(name, 60)}: {_count_ranks(each)}" for name, each in ranks.items()]
+        yield Finding(0, "ranks on several types of devices", "; ".join(parts), _ADVICE)
+
+
+def _count_ranks(ranks: Sequence[int]) -> str:
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"{len(ranks):,} ranks, as {', '.join(map(str, ranks[:3]))}"
 
 
 def answer_signal(world: World, options: Options, name: str) -> None:

@@ -22,7 +22,7 @@ from etude.records.store import Run
 from etude.records.trackers import describe
 from etude.records.window import OpenWindow
 from etude.report.write import write_report
-from etude.saving import begin_course, change_course, go_back, make_room, save, take_best
+from etude.saving import begin_course, change_course, go_back, make_room, make_room_for_next, save, take_best
 from etude.session import Session, begin
 from etude.start import Options
 from etude.text import parse_duration, shorten
@@ -83,7 +83,8 @@ class Training:
                 steps = stack.enter_context(contextlib.closing(session.steps()))
                 for step in () if decision.kind == "stop" else steps:
                     if step.is_void:
-                        make_room(session, step)
+                        make_room(session, step.shortage)
+                        session.world.wait()
                         continue
                     session.recorder.add(step)
                     session.has_stepped = True
@@ -114,7 +115,7 @@ class Training:
                 self.ending = Ending("stopped", "it was interrupted")
                 raise
             except Exception as error:
-                explained = _explain(self._options, error)
+                explained = make_room_for_next(session, _explain(self._options, error))
                 _record_failure(session, explained)
                 if explained is error:
                     raise

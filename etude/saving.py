@@ -10,9 +10,8 @@ from etude.engine.checkpoint import (
     take_snapshot,
     weights_file,
 )
-from etude.engine.loop import Step
 from etude.engine.out_of_memory import SMALLER, capacity, room_for
-from etude.errors import FaultError
+from etude.errors import FaultError, LostRankError, ShortageError
 from etude.models.layers import can_recompute
 from etude.plan.fit import find_fit
 from etude.plan.memory import is_traceable, memory_of
@@ -141,14 +140,14 @@ def _record(session: Session, change: Change, action: str = "change") -> None:
     session.recorder.sync()
 
 
-def make_room(session: Session, step: Step) -> None:
-    """Change the course after a step that a rank had no memory for, as train.on_oom says.
+def make_room(session: Session, shortage: str | None = "a micro-batch") -> None:
+    """Change the course before a step that a rank had no memory for, as train.on_oom says.
 
     The journal holds the change, and a run that goes on takes it from there: no checkpoint is needed.
     Raises: FaultError with what was tried and what may fit.
     """
     state, wanted = session.state, session.recipe.train.on_oom
-    reason = f"step {step.number:,} ran out of memory for {step.shortage}"
+    reason = f"step {state.step + 1:,} ran out of memory for {shortage}"
     changes: list[Change] = []
     if wanted != "stop":
         changes = state.course.halve(state.step, reason, keep_batch=wanted == "keep_batch")
@@ -169,7 +168,21 @@ def make_room(session: Session, step: Step) -> None:
         finding = events.Finding(state.step, "the batch became smaller", evidence, advice, severity="warning")
         session.recorder.write(finding)
         session.recorder.sync()
-    session.world.wait()
+
+
+def make_room_for_next(session: Session, error: Exception) -> Exception:
+    """Change the course for the ranks that are started again, if one ended the others for lack of memory.
+
+    Returns the error, or that of a course that cannot be changed.
+    """
+    is_short = isinstance(error, ShortageError) or session.world.has_shortage()
+    if not (is_short and session.world.is_main and isinstance(error, ShortageError | LostRankError)):
+        return error
+    try:
+        make_room(session)
+    except FaultError as final:
+        return final
+    return error
 
 
 def _what_fits(session: Session) -> str:

@@ -33,7 +33,7 @@ from etude.evaluate.judge import Judge
 from etude.first_course import sized_course, take_lost_changes
 from etude.first_findings import find_at_resume, find_at_start, find_faults
 from etude.interruption import interruptible
-from etude.joining import answer_signal, join_ranks
+from etude.joining import answer_signal, find_mixed, join_ranks
 from etude.notify.channel import open_channels
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
@@ -260,7 +260,7 @@ def begin(
     if writer is not None:
         stack.callback(lambda: writer.close(ending().state))
         clerk = open_clerk(plan, state, writer, stack, own_model=options.model is not None)
-    path, damage = checkpoints.newest_valid(run.checkpoints, run.info["id"])
+    path, damage = checkpoints.newest_for_all(run.checkpoints, run.info["id"], world)
     state.course = sized_course(run, plan, state, lambda: find_micro_batch(plan, state, objective, world))
     matrix_rate = world.size * measure_matrix_rate(world.device, state.precision.dtype)
     recorder = Recorder(
@@ -373,6 +373,7 @@ def _write_start(session: Session, path: Path | None, damage: list[str], new_wei
     recorder.write(*watch.begin(has_first_weights=session.options.weights is not None))
     recorder.watch = watch.take
     recorder.write(*find_at_start(session.plan, session.state, new_weights))
+    recorder.write(*find_mixed(session.world.devices))
     start = path.name if path else "the start"
     recorder.write(*find_at_resume(session.run.checkpoints, session.state.step, foreign, damage, start))
     recorder.sync()

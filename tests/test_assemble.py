@@ -1,22 +1,38 @@
 """A model is put together with the weights that were asked for, and described so that others load it."""
 
+import contextlib
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from etude.assemble import model_files
+from etude.assemble import assemble, model_files
+from etude.engine.world import World
 from etude.errors import InputError
+from etude.joining import join_ranks
+from etude.plan import make_plan
 from etude.recipe.schema import Recipe
 from etude.records.store import Run
 from etude.run import run_recipe
 from etude.start import Options
-from tests.bases import write_qwen2
+from tests import recipes
+from tests.bases import (
+    write_encoder,
+    write_gptj,
+    write_instructions,
+    write_labelled,
+    write_pairs,
+    write_qwen2,
+    write_t5,
+)
 from tests.objectives.sessions import begun
+from tests.ranks import Forks
 
 Make = Callable[..., Recipe]
 SHORT = {"train.steps": 4, "evaluate.every_steps": 4}
@@ -73,3 +89,62 @@ def test_a_module_of_ones_own_has_the_files_of_its_tokenizer_only(tmp_path: Path
     with begun(make_recipe(SHORT), tmp_path, model=model, loss=loss) as session:
         files = model_files(session.plan, session.state.model)
     assert "config.json" not in files and json.loads(files["tokenizer.json"])["model"]["type"] == "BPE"
+
+
+def test_a_loaded_model_in_pieces_has_the_bits_of_a_whole_one_and_no_rank_has_more_than_its_rows(
+    tmp_path: Path,
+) -> None:
+    qwen2 = write_qwen2(tmp_path / "qwen2")
+    rows, labelled = write_instructions(tmp_path / "rows.jsonl", 40), write_labelled(tmp_path / "l.jsonl", 60)
+    pairs, same = write_pairs(tmp_path / "pairs.jsonl"), {"train.devices": 2, "train.micro_batch_size": 2}
+    dora = {**same, "adapter": {"rank": 4, "dora": True, "targets": "all-linear"}, "train.precision": "bf16"}
+    cases = [
+        recipes.finetuning(rows, qwen2, same),
+        recipes.finetuning(rows, qwen2, dora),
+        recipes.classification(labelled, write_encoder(tmp_path / "roberta"), dora),
+        recipes.classification(labelled, qwen2, same),
+        recipes.seq2seq(pairs, write_t5(tmp_path / "t5"), same),
+        recipes.finetuning(rows, write_gptj(tmp_path / "gptj"), same),  # which is read whole
+    ]
+
+    def live(rank: int) -> None:
+        torch.set_num_threads(1)
+        plans = [make_plan(case) for case in cases]
+        wholes = [assemble(plan, Options(), World(torch.device("cpu"))) for plan in plans]
+        with contextlib.ExitStack() as stack:
+            world = join_ranks(plans[0], stack)
+            for plan, (whole, new) in zip(plans, wholes, strict=True):
+                section = plan.recipe.train.model_copy(update={"parallel": "shard"})
+                recipe = plan.recipe.model_copy(update={"train": section})
+                state, drawn = assemble(replace(plan, recipe=recipe), Options(), world)
+                assert state.shards is not None and drawn == new
+                wanted = dict(whole.model.named_parameters())
+                assert state.shards.pieces.keys() == wanted.keys()
+                for name, piece in state.shards.pieces.items():
+                    place = state.shards.places[name]
+                    rows = wanted[name][place.first : place.first + place.rows]
+                    assert piece.dtype == rows.dtype and piece.equal(rows), name
+                    assert piece.requires_grad == rows.requires_grad
+
+    (tmp_path / "meeting").mkdir()
+    assert Forks(2, live, tmp_path / "out", folder=tmp_path / "meeting").wait() == {0: "", 1: ""}
+
+
+def test_a_broken_weight_of_a_model_in_pieces_is_named_by_all_ranks(tmp_path: Path) -> None:
+    folder = write_qwen2(tmp_path / "qwen2")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][0, 0] = float("nan")  # a row of rank 0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    rows = write_instructions(tmp_path / "rows.jsonl", 40)
+    changes = {"train.devices": 2, "train.micro_batch_size": 2, "train.parallel": "shard"}
+    recipe = recipes.finetuning(rows, folder, changes)
+
+    def live(rank: int) -> None:
+        torch.set_num_threads(1)
+        run_recipe(recipe, Options(runs=tmp_path / "runs"))
+
+    (tmp_path / "meeting").mkdir()
+    said = Forks(2, live, tmp_path / "out", folder=tmp_path / "meeting").wait()
+    broken = "InputError: model.from: .*: model.embed_tokens.weight holds NaN or infinity in float32"
+    assert all(re.match(broken, each) for each in said.values()), said
+    assert not list((tmp_path / "runs").glob("tuned*"))

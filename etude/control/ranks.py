@@ -58,7 +58,7 @@ def read_place() -> Place:
                 f"{name} is {value} in the environment; it must be below WORLD_SIZE, {size}; {_ADVICE}"
             )
     folder = os.environ.get(FOLDER)
-    if folder is None and not (os.environ.get("MASTER_ADDR") and _number("MASTER_PORT")):
+    if folder is None and not (os.environ.get("MASTER_ADDR") and _number("MASTER_PORT", most=65535)):
         raise InputError(
             f"WORLD_SIZE is {size}, but MASTER_ADDR and MASTER_PORT do not say where rank 0 is; {_ADVICE}"
         )
@@ -172,12 +172,13 @@ class _Effort:
         return module.startswith(("torch.distributed", "etude.engine.world"))
 
 
-def _number(name: str, least: int = 0) -> int | None:
+def _number(name: str, least: int = 0, most: int = 10**7 - 1) -> int | None:
     text = os.environ.get(name, "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text) >= least):
+    if not (text.isascii() and text.isdecimal() and len(text) < 8 and least <= int(text) <= most):
         raise InputError(
-            f"{name} is {text[:40]!r} in the environment; it must be a number from {least}; {_ADVICE}"
+            f"{name} is {text[:40]!r} in the environment; it must be a number from {least} to {most}; "
+            + _ADVICE
         )
     return int(text)

@@ -15,6 +15,7 @@ from etude import durable
 from etude.engine.loop import TrainState
 from etude.engine.shards import Shards
 from etude.engine.tensor_files import Piece, begin_file, read_tensors, safetensors, write_rows
+from etude.engine.world import World
 from etude.errors import DamageError, FaultError, InputError, MissingError, RecipeError, StorageError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
 from etude.models.parts import find_non_finite
@@ -239,6 +240,13 @@ def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
         except DamageError as error:
             problems.append(str(error))
     return None, problems
+
+
+def newest_for_all(folder: Path, run: str, world: World) -> tuple[Path | None, list[str]]:
+    """The same on every rank: rank 0 alone reads the files whole, which may lie on a disk that all share."""
+    path, problems = newest_valid(folder, run) if world.is_main else (None, [])
+    name, problems = world.agree([path.name if path else None, problems])
+    return folder / name if name else None, problems
 
 
 def load_checkpoint(path: Path, state: TrainState) -> Progress:

@@ -59,6 +59,13 @@ def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
     )
 
 
+def device_name(device: torch.device) -> str:
+    """The type of a GPU, or of the processor."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return str(describe_machine()["cpu"] or device.type)
+
+
 def describe_place(device: torch.device, folder: Path) -> str:
     """The machine for a reader: platform, GPUs or cores, memory, free disk of a folder, no native bf16."""
     machine = describe_machine(folder)

@@ -17,7 +17,7 @@ from etude.data.batch import NumpyBatch
 from etude.engine.out_of_memory import is_out_of_memory
 from etude.engine.tensor_files import Piece
 from etude.engine.world import World
-from etude.errors import FaultError, InputError
+from etude.errors import InputError, ShortageError
 from etude.models.lora import find_layers
 
 _OF_RANKS = re.compile(r"gloo|NCCL|[Cc]onnection|timed out|Timed out")
@@ -54,12 +54,16 @@ class Shards:
             each: self.places[name].shape for name, each in self.pieces.items()
         }
 
-    @torch.no_grad()
     def fill(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Take the rows of this rank of whole weights by name, which come one after another."""
         for name, whole in weights:
-            place = self.places[name]
-            self.pieces[name].copy_(whole[place.first : place.first + place.rows])
+            self.put(name, whole)
+
+    @torch.no_grad()
+    def put(self, name: str, whole: Tensor) -> None:
+        """Take the rows of this rank of a whole weight; of one in a file, no others are read."""
+        place = self.places[name]
+        self.pieces[name].copy_(whole[place.first : place.first + place.rows])
 
     def __enter__(self) -> "Shards":
         return self
@@ -102,22 +106,29 @@ class Shards:
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Around what the ranks do together. Raises: LostRankError; FaultError without memory."""
+        """Around the passes of a step. Raises: LostRankError; ShortageError without memory."""
+        try:
+            with self._exchanges():
+                yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.world.tell_shortage()  # the others wait for what this rank cannot do
+            raise ShortageError(
+                f"rank {self.world.rank} ran out of memory in a pass that all ranks make together; they go "
+                "on from the last checkpoint, in smaller micro-batches"
+            ) from None
+
+    @contextlib.contextmanager
+    def _exchanges(self) -> Iterator[None]:
+        """Around what the ranks do together. Raises: LostRankError."""
         try:
             yield
         except Exception as error:
-            rank = self.world.rank
-            if is_out_of_memory(error):  # the others wait for what this rank cannot do
-                advice = (
-                    "the same command continues from the last checkpoint, with a smaller micro_batch_size"
-                )
-                what = "among sharded weights; what one rank has no memory for, none can do"
-                raise FaultError(f"rank {rank} ran out of memory {what}; {advice}") from None
-            if isinstance(error, dist.DistError) or (
-                isinstance(error, RuntimeError) and _OF_RANKS.search(str(error))
-            ):
-                raise self.world.lost(str(error).partition("\n")[0]) from error
-            raise
+            is_of_ranks = isinstance(error, RuntimeError) and _OF_RANKS.search(str(error))
+            if is_out_of_memory(error) or not (isinstance(error, dist.DistError) or is_of_ranks):
+                raise
+            raise self.world.lost(str(error).partition("\n")[0]) from error
 
     def take(self) -> None:
         """Bring the gradients of the passes to the pieces."""
@@ -170,7 +181,7 @@ class Shards:
             self._set_gathered(False)
 
     def _set_gathered(self, is_gathered: bool) -> None:
-        with self.joined():
+        with self._exchanges():
             for parameter in () if is_gathered else self._parts[-1].parameters():
                 parameter.grad = None
             for place, part in enumerate(self._parts):

@@ -29,8 +29,9 @@ _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 class World:
     """This process among those that share the run.
 
-    store   where ranks leave word for each other; None for a world of size 1
-    others  tell that a rank is lost
+    store    where ranks leave word for each other; None for a world of size 1
+    others   tell that a rank is lost
+    devices  their types, by rank; empty before they are known
     """
 
     device: torch.device
@@ -38,6 +39,7 @@ class World:
     size: int = 1
     store: Any = None  # torch's types leave its stores out
     others: Others | None = None
+    devices: Sequence[str] = ()
     _left: list[str] = field(default_factory=list)  # works that the ranks left together, before their end
 
     @property
@@ -95,6 +97,28 @@ class World:
             elif self.is_main and self.store.check(["word"]):
                 return str(self.store.get("word").decode())
         return word
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in order, on every rank: anything that JSON holds, which stays."""
+        if self.store is None:
+            return [value]
+        with self.exchange():
+            turn = self.store.add(f"gathered by rank {self.rank}", 1)
+            self.store.set(f"value {turn} of rank {self.rank}", json.dumps(value))
+            self.wait()
+            return [json.loads(self.store.get(f"value {turn} of rank {rank}")) for rank in range(self.size)]
+
+    def tell_shortage(self) -> None:
+        """Tell the others that this rank ends for lack of memory."""
+        if self.store is not None:
+            with contextlib.suppress(RuntimeError):
+                self.store.set("shortage", "")
+
+    def has_shortage(self) -> bool:
+        """True if a rank has told that it ends for lack of memory."""
+        with contextlib.suppress(RuntimeError):  # the store went with a rank
+            return self.store is not None and bool(self.store.check(["shortage"]))
+        return False
 
     def wait(self) -> None:
         """Go on when all ranks are here, however long one of them works alone."""

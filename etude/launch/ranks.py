@@ -21,14 +21,18 @@ from types import FrameType
 from etude.control.ranks import FOLDER, LOST, SOCKET, WORKS, read_place
 from etude.control.signals import SIGNALS, is_ignored
 from etude.durable import temporary_folder, write_file
-from etude.errors import LostRankError
+from etude.errors import FaultError, InputError, LostRankError, ShortageError
 from etude.processes import python_command, python_environment
 from etude.recipe.life import Life
 from etude.recipe.schema import Recipe
+from etude.records.environment import describe_machine
 from etude.records.store import Run
-from etude.text import parse_duration
+from etude.text import parse_duration, plural
 
+_ANYWHERE = 4  # ranks that any machine may be asked for, to try
 _GRACE_SECONDS = 10.0  # for the others to record how they ended
+_MOST_SHORTAGES = 40  # a micro-batch cannot be halved so often
+_WENT_ON = (LostRankError.exit_code, ShortageError.exit_code)  # of a rank 0 that wrote down a way out
 RESUMABLE = 75  # the exit code of a run that the same command continues
 
 
@@ -58,8 +62,31 @@ def run_ranks(recipe: Recipe, words: list[str]) -> Ended:
     """Run `etude WORDS` in the ranks of a recipe until the last has ended, and pass signals on to them.
 
     A rank that fails, is killed, is silent for `run.lost_after` or does nothing for `run.hung_after` ends the
-    others too, which are told why; when this process ends, however it does, the ranks end at once.
+    others too, which are told why; when this process ends, however it does, the ranks end at once. After a
+    rank had no memory for what all do together, and rank 0 has written down a way out, they start again.
+    Raises: InputError for more ranks than this machine has places for.
     """
+    _require_places(recipe.train.devices)
+    for _ in range(_MOST_SHORTAGES):
+        ended = _run_once(recipe, words)
+        if ended.code != ShortageError.exit_code:
+            break
+        words = [word for word in words if word != "--new"]
+    return ended
+
+
+def _require_places(ranks: int) -> None:
+    machine = describe_machine()
+    cores, gpus = machine["cores"] or 1, len(machine["gpus"])
+    if ranks > max(cores, gpus, _ANYWHERE):
+        here = " and ".join([plural(cores, "core"), *([plural(gpus, "GPU")] if gpus else [])])
+        raise InputError(
+            f"train.devices is {ranks:,}, a process each, and this machine has {here}; use "
+            f"{max(cores, gpus, _ANYWHERE)} at most, or start as many as you like by torchrun"
+        )
+
+
+def _run_once(recipe: Recipe, words: list[str]) -> Ended:
     ranks = recipe.train.devices
     crew: list[_Rank] = []
     with temporary_folder("etude-ranks-") as folder, _forward_signals(crew) as received:
@@ -187,6 +214,9 @@ def _judge(
         return Ended(RESUMABLE)
     if not any(codes):
         return Ended(0)
+    is_short = culprit is not None and culprit.code == ShortageError.exit_code
+    if is_short and not received and codes[0] in (*_WENT_ON, FaultError.exit_code):
+        return Ended(ShortageError.exit_code if codes[0] in _WENT_ON else FaultError.exit_code)
     if culprit is not None and codes[0] == 0:  # which writes all there is to write
         late = f"rank {culprit.number} ended with code {culprit.code} after the run was written down"
         return Ended(0, late)

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.cost import Cost
-from etude.models.families.family import Config, NewModel, Pretrained
+from etude.models.families.family import Config, Into, NewModel, Pretrained
 from etude.models.families.table import family_named, family_of
 from etude.models.layers import can_recompute, fill, set_recompute
 from etude.models.lora import add_adapter
 from etude.models.parts import find_targets, head_modules
 from etude.models.pretrained import load_pretrained
+from etude.models.weights import in_place
 from etude.recipe.schema import Recipe
 
 # A plan for a machine with more memory than this one is made up to so many times its own.
@@ -84,17 +85,18 @@ def measure(config: Config, pretrained: Pretrained | None, *, seq_len: int, adap
 
 
 def build(
-    recipe: Recipe, config: Config, pretrained: Pretrained | None, dtype: torch.dtype
+    recipe: Recipe, config: Config, pretrained: Pretrained | None, dtype: torch.dtype, into: Into = in_place
 ) -> tuple[nn.Module, list[str]]:
     """The model with its first weights, frozen ones in `dtype`, and the names of those that no file had.
 
+    into: where those of a pretrained model of a family of etude go.
     Raises: InputError if a file of the pretrained model is damaged.
     """
     if pretrained is not None:
         # What is trained stays in fp32; what is frozen needs no more digits than it is computed in.
         kept = dtype if recipe.adapter else torch.float32
         chosen = replace(pretrained, config=config)
-        return load_pretrained(chosen, dtype=kept, dropout=recipe.model.dropout, seed=recipe.seed)
+        return load_pretrained(chosen, dtype=kept, dropout=recipe.model.dropout, seed=recipe.seed, into=into)
     check_memory(config)
     model = family_of(config).make(config, _labels_of(config, None))
     fill(model, draw_weights(model, recipe.seed))

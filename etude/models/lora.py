@@ -7,13 +7,14 @@ Shapes: (out, in) of the frozen weight; (rank, in) of A; (out, rank) of B
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etude.models.layers import fill
 from etude.recipe.model import Adapter
 
 ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
@@ -47,15 +48,13 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Linear(recipe.rank, outputs, bias=False, device=self.weight.device)
         self.lora_magnitude_vector: nn.Parameter | None = None
         if recipe.dora:
-            self.lora_magnitude_vector = nn.Parameter(self._oriented().detach().float().norm(dim=1))
+            self.lora_magnitude_vector = nn.Parameter(magnitude_of(self._oriented()))
 
-    @torch.no_grad()
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         """A is drawn as PEFT draws it, uniform within 1 / sqrt(in); B is zero, so the update is."""
-        bound = 1 / math.sqrt(self.lora_A.in_features)
-        drawn = torch.empty(self.lora_A.weight.shape).uniform_(-bound, bound, generator=generator)
-        self.lora_A.weight.copy_(drawn)
-        self.lora_B.weight.zero_()
+        bound, shape = 1 / math.sqrt(self.lora_A.in_features), self.lora_A.weight.shape
+        yield "lora_A.weight", torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        yield "lora_B.weight", torch.zeros(self.lora_B.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
@@ -110,11 +109,23 @@ def add_adapter(
     model.requires_grad_(False)
     for name in whole:
         model.get_submodule(name).float().requires_grad_(True)
-    generator = torch.Generator().manual_seed(seed)
-    for name, recipe in recipes.items():
-        layer = LoRALinear(model.get_submodule(name), recipe)
-        layer.init_weights(generator)
+    layers = {name: LoRALinear(model.get_submodule(name), recipe) for name, recipe in recipes.items()}
+    for name, layer in layers.items():
         model.set_submodule(name, layer)
+    fill(model, draw_adapter(layers, seed))
+
+
+def draw_adapter(layers: Mapping[str, LoRALinear], seed: int) -> Iterator[tuple[str, Tensor]]:
+    """The first weights of adapted modules, which may lie on the meta device or in pieces, one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, layer in layers.items():
+        yield from ((f"{name}.{part}", drawn) for part, drawn in layer.draw_weights(generator))
+
+
+def magnitude_of(weight: Tensor) -> Tensor:
+    """The first magnitudes (out,) of a frozen weight (out, in) under DoRA: the norms of its rows."""
+    norms: Tensor = weight.detach().float().norm(dim=1)
+    return norms
 
 
 def merge(model: nn.Module) -> None:

@@ -139,11 +139,16 @@ def find_non_finite(tensors: Iterable[tuple[str, torch.Tensor]], masks: Collecti
 def require_finite(model: nn.Module, name: str) -> None:
     """Raises: InputError if a weight of the model that is called `name` is NaN or infinite."""
     if (broken := find_non_finite(model.named_parameters())) is not None:
-        dtype = str(model.get_parameter(broken).dtype).removeprefix("torch.")
-        raise InputError(
-            f"{name}: {broken} holds NaN or infinity in {dtype}, so nothing can be learnt from it; "
-            "copy the model again, or use other weights"
-        )
+        raise not_finite(name, broken, model.get_parameter(broken).dtype)
+
+
+def not_finite(name: str, broken: str, dtype: torch.dtype) -> InputError:
+    """The error for a broken weight of the model that is called `name`."""
+    kept = str(dtype).removeprefix("torch.")
+    return InputError(
+        f"{name}: {broken} holds NaN or infinity in {kept}, so nothing can be learnt from it; copy the model "
+        "again, or use other weights"
+    )
 
 
 def quantize(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:

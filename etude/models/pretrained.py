@@ -9,14 +9,14 @@ from torch import nn
 
 from etude.errors import InputError
 from etude.models.config_checks import check_sizes
-from etude.models.families.family import Config, Family, Files, Loaded, Pretrained
+from etude.models.families.family import Config, Family, Files, Into, Loaded, Pretrained
 from etude.models.families.foreign import FOREIGN, reads_both_ways
 from etude.models.families.table import claim, default_objective, family_of
 from etude.models.generation_config import read_generation_config, read_stop_ids
 from etude.models.hf_config import Unsupported, is_classifier, label_names
 from etude.models.lora import CONFIG_FILE
 from etude.models.parts import count_parts, find_targets, label_tensors, linear_shape
-from etude.models.weights import digest, has_weights, read_config, tensor_shapes
+from etude.models.weights import digest, has_weights, in_place, read_config, tensor_shapes
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import RopeScaling
 
@@ -84,12 +84,15 @@ def find_objective(path: Path) -> str:
     return "classification" if is_encoder or is_classifier(values) else default
 
 
-def load_pretrained(pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int = 0) -> Loaded:
+def load_pretrained(
+    pretrained: Pretrained, *, dtype: torch.dtype, dropout: float, seed: int = 0, into: Into = in_place
+) -> Loaded:
     """The model with its weights in `dtype`, but norms in fp32; and the names of weights that no file had.
 
-    These are drawn by the seed. Raises: InputError if a file is damaged.
+    These are drawn by the seed. into: where the weights of a family of etude go.
+    Raises: InputError if a file is damaged.
     """
-    return family_of(pretrained.config).load(pretrained, dtype, dropout, seed)
+    return family_of(pretrained.config).load(pretrained, dtype, dropout, seed, into)
 
 
 def meta_model(pretrained: Pretrained) -> nn.Module:

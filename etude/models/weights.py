@@ -19,6 +19,7 @@ from etude.records import shape
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _DIGEST = shape.Object({"sha256": Annotated[str, shape.matching(r"[0-9a-f]{64}")]})
+Put = Callable[[str, torch.Tensor], None]  # takes a whole weight by its name
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # Names, shapes and offsets of the tensors of a file: a few hundred bytes for each.
 _LARGEST_HEADER_BYTES = 16 << 20
@@ -131,6 +132,17 @@ def set_weight(model: nn.Module, name: str, tensor: torch.Tensor, dtype: torch.d
     kept = torch.float32 if keeps_fp32(name, dtype) else dtype
     owner, _, last = name.rpartition(".")
     setattr(model.get_submodule(owner), last, nn.Parameter(tensor.to(kept, copy=True)))
+
+
+def lay_out(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give the parameters of a model on the meta device the dtypes in which its weights are kept."""
+    for name, parameter in list(model.named_parameters()):
+        set_weight(model, name, parameter.detach(), dtype)
+
+
+def in_place(model: nn.Module) -> Put:
+    """Weights go into a model from the meta device, in the dtypes of its parameters there."""
+    return lambda name, tensor: set_weight(model, name, tensor, model.get_parameter(name).dtype)
 
 
 def keeps_fp32(name: str, dtype: torch.dtype) -> bool:

@@ -38,6 +38,7 @@ BAD_PLACES = [
     ({"RANK": "1"}, "RANK is 1 in the environment, but WORLD_SIZE is not set"),
     ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR and MASTER_PORT do not say where rank 0 is"),
     ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "?"}, "MASTER_PORT is '?'"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "::1", "MASTER_PORT": "99999"}, "from 0 to 65535"),
 ]  # fmt: skip
 
 

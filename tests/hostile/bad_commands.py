@@ -32,6 +32,10 @@ LINES = {
         "train.devices .override. is 1000000000",
     ),
     "ranks that are a word": ("train recipe.toml --devices two", "--devices"),
+    "more ranks than places": (
+        "train recipe.toml --devices 4096 train.global_batch_size=4096",
+        "train.devices is 4,096, a process each, and this machine has",
+    ),
     "a repetition of one": ("train recipe.toml --repeat 1", "--repeat"),
     "a run of no name": ("show ''", "is empty"),
     "a run that is not there": ("show gone", "there is no run gone"),

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from etude.records.events import Control
+from etude.records.store import list_runs
 from tests.processes import Life, final_bits, listening, wait_for
 
 Write = Callable[..., Path]
@@ -167,3 +169,41 @@ def test_a_rank_that_does_not_come_to_a_step_is_lost_within_the_limit(tmp_path: 
     ranks[1].kill()
     ranks[1].wait()
     assert out.startswith("LostRankError another rank of this run ended or does not answer"), out
+
+
+# The memory of rank 1 is for two samples at once: what is larger fails as on a GPU.
+SHORT = """
+import os
+if os.environ.get("RANK") == "1":
+    import torch
+    from etude.objectives.causal import Causal
+    whole = Causal.loss_sum
+    def loss_sum(self, model, batch):
+        if model.training and batch.tokens.numel() > 2 * 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, model, batch)
+    Causal.loss_sum = loss_sum
+"""
+
+
+def test_ranks_with_a_model_in_pieces_start_again_in_smaller_micro_batches_where_one_has_no_memory(
+    tmp_path: Path, write_recipe: Write, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "sitecustomize.py").write_text(SHORT)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'aside'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    recipe = write_recipe({
+        "train.steps": 4, "train.devices": 2, "train.parallel": "shard", "train.micro_batch_size": 4,
+        "run.lost_after": "10m",  # torch is loaded before the first sign of life here
+    })  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "etude", "train", str(recipe), "--new", "--runs", str(tmp_path / "runs")],
+        capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "ETUDE_CACHE": str(cache)},
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (run,) = list_runs(tmp_path / "runs")
+    found = [event for event, *_ in run.ledger().all]
+    changes = [(each.changes, each.from_step) for each in found if isinstance(each, Control) and each.changes]
+    assert ({"train.micro_batch_size": 2}, 0) in changes and run.state == "finished"
+    assert "rank 1 ran out of memory in a pass" in done.stderr

@@ -14,7 +14,7 @@ from etude.models.cost import Cost, count_parameters, training_cost
 from etude.models.decoder import Decoder
 from etude.models.decoder_config import DecoderConfig
 from etude.models.families import shared
-from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
+from etude.models.families.family import Facts, Family, Files, Into, Loaded, Pretrained, Reader
 from etude.models.lora import find_layers
 from etude.models.packing import find_lasts, send
 from etude.models.parts import count_parts
@@ -33,9 +33,9 @@ def _check(files: Files, config: DecoderConfig) -> None:
         raise shared.other_head(files.path)
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int, into: Into) -> Loaded:
     config = replace(cast(DecoderConfig, pretrained.config), dropout=dropout)
-    return shared.load(pretrained, DECODER.empty(config, pretrained.labels), dtype, seed)
+    return shared.load(pretrained, DECODER.empty(config, pretrained.labels), dtype, seed, into)
 
 
 def _measure(config: DecoderConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:

@@ -12,7 +12,7 @@ from etude.models.cost import Cost
 from etude.models.encoder import Encoder
 from etude.models.encoder_config import CODE_ENCODER, EncoderConfig, encoder_name
 from etude.models.families import shared
-from etude.models.families.family import Family, Files, Loaded, NewModel, Pretrained
+from etude.models.families.family import Family, Files, Into, Loaded, NewModel, Pretrained
 from etude.models.parts import count_parts, label_tensors
 from etude.models.weights import check_twins, read_weights, tensor_shapes
 from etude.recipe.model import Model
@@ -33,23 +33,26 @@ def _check(files: Files, config: EncoderConfig) -> None:
     check_twins(files.path, files.shapes, place)
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int, into: Into) -> Loaded:
     """Without labels the head is that of a masked model. Weights of another head are not used."""
     config = cast(EncoderConfig, pretrained.config)
     config = replace(config, dropout=dropout, attention_dropout=dropout, labels=pretrained.labels)
     _check_body(pretrained, config)
-    model = _make(config, config.labels)
-    model.init_weights(seed)
-    wanted, of_labels = dict(model.named_parameters()), set(label_tensors(model))
-    missing = set(wanted)
+    model, empty = (ENCODER.empty(config, config.labels) for _ in range(2))
+    of_labels, drawn = set(label_tensors(model)), dict[str, Tensor]()
+    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+    missing, put = set(wanted), into(model)
+    for name, tensor in cast(Encoder, empty).draw_weights(seed):
+        put(name, tensor)
+        if name in of_labels:
+            drawn[name] = tensor
     for given, tensor in read_weights(pretrained.path):
         name = encoder_name(given, config.family)
         if name in of_labels:
-            tensor = shared.kept_outputs(pretrained, given, tensor, wanted[name])
-        if name not in wanted or wanted[name].shape != tensor.shape:
+            tensor = shared.kept_outputs(pretrained, given, tensor, drawn[name])
+        if name not in wanted or wanted[name] != tensor.shape:
             continue  # of another head
-        with torch.no_grad():
-            wanted[name].copy_(tensor)
+        put(name, tensor)
         if name not in of_labels or pretrained.kept_labels == config.labels:
             missing.discard(name)
     return model, sorted(missing)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from etude.models.config_checks import CLASS_STEMS
 from etude.models.cost import Cost
+from etude.models.weights import Put
 from etude.prefixes import Sharing
 from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import Model, RopeScaling
@@ -117,6 +118,8 @@ class Reader(NamedTuple):
 
 # A model, and the names of its weights that no file had, drawn by the seed.
 Loaded = tuple[nn.Module, list[str]]
+# Is given a model on the meta device, and makes the place that its weights are then put into.
+Into = Callable[[nn.Module], Put]
 
 
 def _own_classifier(files: Files, config: Any) -> dict[str, Any]:
@@ -150,8 +153,8 @@ class Family(Generic[C]):
                   InputError for a wrong value
     check         refuses tensors that do not fit the configuration. Raises: InputError
     name_of       name in a model of a tensor of its files
-    load          model with the weights of files, but those to be frozen in a dtype, with a dropout, and
-                  a seed for weights that no file has. Raises: InputError
+    load          model with the weights of files, but those to be frozen in a dtype, with a dropout, a
+                  seed for weights that no file has, and where they go. Raises: InputError
     from_recipe   configuration from scratch; None if it cannot be trained from scratch
     extend        configuration and values of a config.json with a longer context; None if it cannot have one.
                   Raises: InputError
@@ -181,7 +184,7 @@ class Family(Generic[C]):
     read: Callable[[Files], C]
     check: Callable[[Files, C], None] = lambda files, config: None
     name_of: Callable[[C, str], str] = lambda config, name: name
-    load: Callable[[Pretrained, torch.dtype, float, int], Loaded]
+    load: Callable[[Pretrained, torch.dtype, float, int, Into], Loaded]
     from_recipe: Callable[[Model, NewModel], C] | None = None
     extend: Callable[[Mapping[str, Any], RopeScaling], tuple[C, dict[str, Any]]] | None = None
     with_outputs: Callable[[C, NewModel], C] | None = None

@@ -14,7 +14,7 @@ from etude.errors import InputError
 from etude.memory import limited_memory
 from etude.models.cost import Cost, cost_of
 from etude.models.families import shared
-from etude.models.families.family import Family, Files, Loaded, Pretrained
+from etude.models.families.family import Family, Files, Into, Loaded, Pretrained
 from etude.models.foreign import label_logits, read_prompts
 from etude.models.parts import count_parts, count_products, head_modules, label_tensors
 from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
@@ -79,9 +79,10 @@ def reads_both_ways(model_type: str) -> bool:
     return model_type in {*ENCODERS, "bert-generation", "cpmant", "xlnet"}
 
 
-def load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
+def load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int, into: Into) -> Loaded:
     """A causal model or a classifier, and the names of its weights that no file had, drawn by the seed.
 
+    into: not asked, as transformers puts the weights in place itself.
     Raises: InputError if a file is damaged, or lacks weights of the body.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification

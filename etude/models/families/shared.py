@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from etude.errors import InputError
 from etude.models.cost import Cost, cost_of
-from etude.models.families.family import Facts, Files, Loaded, Pretrained
+from etude.models.families.family import Facts, Files, Into, Loaded, Pretrained
 from etude.models.hf_config import label_values
 from etude.models.parts import count_products, head_modules, keep_labels, label_tensors
-from etude.models.weights import REMADE, is_same, read_weight, read_weights, set_weight
+from etude.models.weights import REMADE, is_same, lay_out, read_weight, read_weights
 
 _EMBEDDINGS = ("model.embed_tokens.weight", "shared.weight")
 _OTHER_HEADS = re.compile(r"^(lm_head|score|classification_head)\.")
@@ -60,18 +60,21 @@ def other_head(path: Path) -> InputError:
     )
 
 
-def load(pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int) -> Loaded:
+def load(pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int, into: Into) -> Loaded:
     """A model from the meta device with weights in `dtype`, norms in fp32; and the names of weights drawn.
 
+    into: is given the model, and then one weight after another.
     The head of a classifier is drawn by the seed where files have none, or one of other labels.
     Raises: InputError if a file is damaged, or has another body than its config.json says.
     """
+    lay_out(model, dtype)
     if pretrained.labels:
-        return _load_classifier(pretrained, model, dtype, seed)
-    wanted = dict(model.named_parameters())
+        return _load_classifier(pretrained, model, seed, into)
+    wanted = {name for name, _ in model.named_parameters()}
+    put = into(model)
     for name, tensor in read_weights(pretrained.path):
         if name in wanted:  # else a tied head, or a buffer; the check has refused anything else
-            set_weight(model, name, tensor, dtype)
+            put(name, tensor)
     return model, []
 
 
@@ -96,20 +99,22 @@ def describe_pretrained(pretrained: Pretrained, facts: Facts) -> dict[str, Any]:
     return values
 
 
-def _load_classifier(pretrained: Pretrained, model: nn.Module, dtype: torch.dtype, seed: int) -> Loaded:
-    wanted, heads = dict(model.named_parameters()), tuple(f"{name}." for name in head_modules(model))
+def _load_classifier(pretrained: Pretrained, model: nn.Module, seed: int, into: Into) -> Loaded:
+    wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+    heads = tuple(f"{name}." for name in head_modules(model))
     body = next(name for name, _ in model.named_children())
     missing, of_labels = set(wanted), dict.fromkeys(label_tensors(model), torch.empty(0))
+    put = into(model)
     for given, tensor in read_weights(pretrained.path):
         # Files of the bare body, and of T5, leave out its name.
         name = given if given in wanted else f"{body}.{given}"
         if name in of_labels:
             of_labels[name] = tensor
-        elif name in wanted and wanted[name].shape == tensor.shape:
-            set_weight(model, name, tensor, dtype)
+        elif name in wanted and wanted[name] == tensor.shape:
+            put(name, tensor)
             missing.discard(name)
         elif name in wanted and not name.startswith(heads):
-            raise other_shape(pretrained.path, given, tensor.shape, wanted[name].shape)
+            raise other_shape(pretrained.path, given, tensor.shape, wanted[name])
         elif name not in wanted and not (
             _OTHER_HEADS.match(given) or REMADE.search(given.removeprefix(f"{body}."))
         ):
@@ -118,12 +123,12 @@ def _load_classifier(pretrained: Pretrained, model: nn.Module, dtype: torch.dtyp
         raise InputError(f"{pretrained.path} lacks {lost[0]}, unlike its config.json; copy the model again")
     generator = torch.Generator().manual_seed(seed)
     for name in sorted(missing):
-        drawn = torch.zeros(wanted[name].shape)
+        drawn = torch.zeros(wanted[name])
         if not name.endswith("bias"):
             drawn.normal_(std=0.02, generator=generator)
         if len(tensor := of_labels.get(name, drawn[:0])):
             drawn = kept_outputs(pretrained, name, tensor, drawn)
-        set_weight(model, name, drawn, dtype)
+        put(name, drawn)
     if pretrained.kept_labels == pretrained.labels:
         missing -= {name for name, tensor in of_labels.items() if len(tensor)}
     return model, sorted(missing)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from etude.errors import InputError
 from etude.models.cost import Cost, cost_of
 from etude.models.families import shared
-from etude.models.families.family import Facts, Family, Files, Loaded, NewModel, Pretrained, Reader
+from etude.models.families.family import Facts, Family, Files, Into, Loaded, NewModel, Pretrained, Reader
 from etude.models.packing import send
 from etude.models.parts import count_parts, count_products
 from etude.models.t5 import T5, T5Classifier
@@ -43,10 +43,10 @@ def _check(files: Files, config: T5Config) -> None:
     check_twins(files.path, files.shapes, place)
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int, into: Into) -> Loaded:
     config = replace(cast(T5Config, pretrained.config), dropout=dropout)
     model = ENCODER_DECODER.empty(config, pretrained.labels)
-    return shared.load(pretrained, model, dtype, seed)
+    return shared.load(pretrained, model, dtype, seed, into)
 
 
 def _from_recipe(section: Model, new: NewModel) -> T5Config:

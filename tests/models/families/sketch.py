@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from etude.models.cost import Cost
 from etude.models.families import shared
-from etude.models.families.family import Facts, Family, Files, Loaded, Pretrained, Reader
+from etude.models.families.family import Facts, Family, Files, Into, Loaded, Pretrained, Reader
 from etude.models.parts import count_parts
 
 
@@ -75,9 +75,9 @@ def _read(files: Files) -> GptConfig:
     return GptConfig(*(files.values[name] for name in names))
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int) -> Loaded:
+def _load(pretrained: Pretrained, dtype: torch.dtype, dropout: float, seed: int, into: Into) -> Loaded:
     config = replace(cast(GptConfig, pretrained.config), dropout=dropout)
-    return shared.load(pretrained, GPT.empty(config), dtype, seed)
+    return shared.load(pretrained, GPT.empty(config), dtype, seed, into)
 
 
 def _measure(config: GptConfig, labels: int, seq_len: int, adapter: int) -> tuple[dict[str, int], Cost]:
