@@ -56,3 +56,18 @@ def test_ranks_tell_each_other_their_devices_when_they_meet(
     (run,) = list_runs(tmp_path / "runs")
     findings = [entry.event for entry in run.ledger().entries if isinstance(entry.event, Finding)]
     assert "type 0: rank 0; type 1: rank 1" in [each.evidence for each in findings]
+
+
+def test_ranks_with_another_recipe_say_which_key_and_make_no_run(tmp_path: Path, make_recipe: Make) -> None:
+    recipe = make_recipe({"train.steps": 4, "train.devices": 2})
+    other = make_recipe({"train.steps": 4, "train.devices": 2, "optim.learning_rate": 0.5})
+
+    def live(rank: int) -> None:
+        torch.set_num_threads(1)
+        run_recipe(other if rank else recipe, Options(runs=tmp_path / "runs"))
+
+    (tmp_path / "meeting").mkdir()
+    said = Forks(2, live, tmp_path / "out", folder=tmp_path / "meeting").wait()
+    wanted = f"InputError: optim.learning_rate is 0.5 on {socket.gethostname()} and 0.003 on rank 0; give all"
+    assert said[1].startswith(wanted), said
+    assert not list((tmp_path / "runs").glob("tiny*"))

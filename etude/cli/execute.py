@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from etude.cli.printing import open_console, print_json_line, print_wrapped, say
-from etude.control.ranks import read_place
+from etude.control.ranks import describe_siblings, read_place
 from etude.text import shorten
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def train_here(
         require_outside_runs(options.runs)
     place, view = read_place(), None
     if place.rank == 0:
+        if place.size == 1 and (siblings := describe_siblings()):
+            say(siblings)
         if place.size > 1 and place.folder is None:
             store = f"their store, at port {os.environ['MASTER_PORT']}, listens on every address"
             say(

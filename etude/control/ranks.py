@@ -23,6 +23,7 @@ WORKS, LIVES = b"w", b"."
 IDLE_SECONDS = 600.0  # as long as a rank may keep the others waiting in a step
 SILENCE_SECONDS = 40.0  # as long as a rank, which says every second that it lives, may say nothing
 _BEAT_SECONDS, _TELL_SECONDS = 1.0, 2.0
+_SCHEDULERS = {"SLURM_STEP_NUM_TASKS": "srun", "OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
 _ADVICE = "unset it, or start the ranks with --devices or torchrun"
 
 
@@ -63,6 +64,18 @@ def read_place() -> Place:
             f"WORLD_SIZE is {size}, but MASTER_ADDR and MASTER_PORT do not say where rank 0 is; {_ADVICE}"
         )
     return Place(rank, local_rank, size, Path(folder) if folder else None)
+
+
+def describe_siblings() -> str | None:
+    """A line on processes that a scheduler started beside this one, which nothing made ranks of one run."""
+    for name, starter in _SCHEDULERS.items():
+        count = os.environ.get(name, "")
+        if count.isascii() and count.isdecimal() and len(count) < 8 and int(count) > 1:
+            return (
+                f"{starter} started {int(count):,} processes, each on its own, as it sets no WORLD_SIZE: "
+                "give each another recipe, or let it start torchrun, which makes them ranks of one run"
+            )
+    return None
 
 
 def follow_launcher() -> None:

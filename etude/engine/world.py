@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +20,11 @@ from etude.engine.heartbeat import Heartbeat, Launched, Others
 from etude.engine.meeting import meet
 from etude.errors import FaultError, InputError, LostRankError
 from etude.interruption import Abandoned
-from etude.text import plural
+from etude.text import plural, shorten
 
 _MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
+_NAME_SECONDS = 30.0  # for a name to be known, as those of pods are not at once
+_TELL_SECONDS = 60.0  # until a rank that waits for them says so
 _LOOK_SECONDS, _EXCHANGE_LOOK = 0.02, timedelta(seconds=0.5)
 _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 
@@ -324,15 +328,33 @@ def _open_store(place: Place) -> Any:
         return dist.FileStore(str(place.folder / "store"), place.size)  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    here = f"rank {place.rank} cannot meet the others at {shorten(host, 80)}:{port} (MASTER_ADDR)"
+    waits = f"rank {place.rank} waits for the others at {shorten(host, 80)}:{port}, who may prepare data\n"
+    tell = threading.Timer(_TELL_SECONDS, os.write, (2, waits.encode("utf-8", "replace")))
+    tell.daemon = True
+    tell.start()
     try:
+        _find_host(host)
         store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_MEETING_PATIENCE))
         return meet(store, place.rank, place.size)
-    except (RuntimeError, OSError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        reason = str(error).splitlines()[0][:100]
-        raise InputError(
-            f"rank {place.rank} cannot meet the others at {address} (MASTER_ADDR): {reason}"
-        ) from None
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(f"{here}: {shorten(str(error).partition(chr(10))[0], 100)}") from None
+    finally:
+        tell.cancel()
+
+
+def _find_host(name: str) -> None:
+    """Wait for a while for the address of a host, for which torch waits for hours. Raises: OSError."""
+    end = time.monotonic() + _NAME_SECONDS
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)
 
 
 def synchronize(device: torch.device) -> None:

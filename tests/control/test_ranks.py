@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.control.ranks import FOLDER, Place, read_place
+from etude.control.ranks import FOLDER, Place, describe_siblings, read_place
 from tests.conftest import Outcome
 
 Write = Callable[..., Path]
@@ -89,3 +89,13 @@ def test_a_rank_of_torchrun_whose_main_thread_hangs_ends_itself(tmp_path: Path) 
     )
     assert ranks[1].returncode == 1
     assert "error: rank 1 hung, and was ended: it did nothing for 3 s" in err
+
+
+def test_processes_that_a_scheduler_starts_beside_each_other_are_told_apart_from_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert describe_siblings() is None
+    for count, says in (("1", None), ("abc", None), ("9" * 40, None), ("4", "srun started 4 processes")):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", count)
+        found = describe_siblings()
+        assert found is None if says is None else found is not None and found.startswith(says)

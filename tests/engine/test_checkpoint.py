@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from etude import durable
 from etude.engine import checkpoint as checkpoints
 from etude.engine.tensor_files import DTYPES, read_tensors, safetensors
+from etude.engine.world import World
 from etude.errors import DamageError, InputError, StorageError
 from tests.engine.states import Payload, make_state, snapshot
 
@@ -222,3 +224,18 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
     save_file({"0.weight": torch.zeros(8, 5), "0.bias": torch.zeros(8)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"0.weight is \[8, 5\], the model has \[8, 4\]"):
         checkpoints.load_weights(tmp_path / "a.safetensors", make_state().model)
+
+
+def test_rank_0_alone_reads_the_checkpoint_that_all_go_on_from(tmp_path: Path) -> None:
+    save(tmp_path / "seen", 1)
+    (save(tmp_path / "seen", 2) / "model.safetensors").write_bytes(b"damaged")
+    worlds = [
+        World(torch.device("cpu"), rank, 2, torch.distributed.FileStore(str(tmp_path / "store"), 2))
+        for rank in range(2)
+    ]
+    with ThreadPoolExecutor(2) as pool:  # rank 1 has nothing to read
+        found = list(pool.map(
+            checkpoints.newest_for_all, [tmp_path / "seen", tmp_path / "none"], ["run-1"] * 2, worlds
+        ))  # fmt: skip
+    assert found[0][0] == tmp_path / "seen/step-000001" and found[1][0] == tmp_path / "none/step-000001"
+    assert found[0][1] == found[1][1] and len(found[0][1]) == 1

@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 
-from etude.engine.world import World
+from etude.engine.world import World, join_world
+from etude.errors import InputError
 from etude.interruption import Abandoned
 from etude.records.events import Finding
 from etude.run import run_recipe
@@ -133,3 +134,40 @@ def test_ranks_leave_work_together_or_not_at_all(tmp_path: Path, is_early: bool)
     third = done[0][4]
     assert done[0] == [1, -1, 2, -2, third, -3, 4, -4, 5, -5] and done[1:] == [done[0]] * 2
     assert third == "left" if is_early else third in ("left", 3)
+
+
+def test_ranks_gather_a_value_of_each_in_order_and_know_of_a_shortage_on_one(tmp_path: Path) -> None:
+    worlds = [
+        World(torch.device("cpu"), rank, 3, dist.FileStore(str(tmp_path / "store"), 3)) for rank in range(3)
+    ]
+    gathered: list[list[Any]] = [[], [], []]
+
+    def live(world: World) -> None:
+        for turn in range(3):
+            gathered[world.rank].append(world.gather({"rank": world.rank, "turn": turn}))
+
+    threads = [threading.Thread(target=live, args=(world,)) for world in worlds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert gathered == [[[{"rank": rank, "turn": turn} for rank in range(3)] for turn in range(3)]] * 3
+    assert not worlds[0].has_shortage()
+    worlds[2].tell_shortage()
+    assert worlds[0].has_shortage() and not World(torch.device("cpu")).has_shortage()
+    assert World(torch.device("cpu")).gather(7) == [7]
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 100_000, "a\nerror: b"])
+def test_a_host_that_nobody_knows_is_named_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr("etude.engine.world._NAME_SECONDS", 0.0)
+    place = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": host, "MASTER_PORT": "29500"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        InputError, match=r"^rank 1 cannot meet the others at .*:29500 \(MASTER_ADDR\): "
+    ) as e:
+        join_world(torch.device("cpu"))
+    assert len(str(e.value)) < 300 and "\n" not in str(e.value)
