@@ -218,7 +218,7 @@ def _tell(error: EtudeError) -> None:
         for line in lines:
             say(line)
         _print_json_of(problems, error.exit_code)
-    elif folder:
+    elif folder and Path(folder).is_dir():
         write_file(Path(folder) / f"error-{rank}", "\n".join(lines).encode())
     else:
         say(f"rank {rank[:8]}: {' '.join(lines)}")

@@ -59,6 +59,8 @@ def read_place() -> Place:
                 f"{name} is {value} in the environment; it must be below WORLD_SIZE, {size}; {_ADVICE}"
             )
     folder = os.environ.get(FOLDER)
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError(f"{FOLDER} is {folder[:80]!r} in the environment, which is no folder; {_ADVICE}")
     if folder is None and not (os.environ.get("MASTER_ADDR") and _number("MASTER_PORT", most=65535)):
         raise InputError(
             f"WORLD_SIZE is {size}, but MASTER_ADDR and MASTER_PORT do not say where rank 0 is; {_ADVICE}"
@@ -82,12 +84,18 @@ def follow_launcher() -> None:
     """Tell the launcher of a rank every second that this process lives, and end when it does.
 
     A beat also says whether the process works: a main thread that hangs would not keep the beats from coming.
+    Raises: InputError if there is no socket to it.
     """
     descriptor = os.environ.pop(SOCKET, None)  # a program that this one starts is no rank
     if descriptor is None:
         return
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked by the launcher until they can be answered
-    launcher = socket.socket(fileno=int(descriptor))
+    try:
+        launcher = socket.socket(fileno=int(descriptor))
+    except (ValueError, OSError):
+        raise InputError(
+            f"{SOCKET} is {descriptor[:40]!r} in the environment, which is no socket of a launcher; {_ADVICE}"
+        ) from None
     launcher.set_inheritable(False)
     # A rank is no foreground process of its terminal; with `stty tostop` a line of it would stop it for ever.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)

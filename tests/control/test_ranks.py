@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from etude.control.ranks import FOLDER, Place, describe_siblings, read_place
+from etude.control.ranks import FOLDER, SOCKET, Place, describe_siblings, follow_launcher, read_place
+from etude.errors import InputError
 from tests.conftest import Outcome
 
 Write = Callable[..., Path]
@@ -35,6 +36,7 @@ BAD_PLACES = [
     ({"WORLD_SIZE": "2", "RANK": "x" * 900}, "it must be a number from 0"),
     ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "1e3"}, "LOCAL_RANK is '1e3'"),
     ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "7"}, "LOCAL_RANK is 7"),
+    ({"WORLD_SIZE": "2", "RANK": "1", FOLDER: "/dev/null"}, f"{FOLDER} is '/dev/null' in the environment"),
     ({"RANK": "1"}, "RANK is 1 in the environment, but WORLD_SIZE is not set"),
     ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR and MASTER_PORT do not say where rank 0 is"),
     ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "?"}, "MASTER_PORT is '?'"),
@@ -99,3 +101,10 @@ def test_processes_that_a_scheduler_starts_beside_each_other_are_told_apart_from
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", count)
         found = describe_siblings()
         assert found is None if says is None else found is not None and found.startswith(says)
+
+
+@pytest.mark.parametrize("descriptor", ["abc", "-1", "99999", ""])
+def test_a_launcher_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, descriptor: str) -> None:
+    monkeypatch.setenv(SOCKET, descriptor)
+    with pytest.raises(InputError, match=f"{SOCKET} is '{descriptor}' in the environment"):
+        follow_launcher()
