@@ -5,11 +5,11 @@ import json
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import metadata
 from typing import Any
 
 import torch
 
-from etude import __version__
 from etude.control.ranks import IDLE_SECONDS
 from etude.engine.device import device_name
 from etude.engine.world import World, join_world
@@ -55,7 +55,7 @@ def _alike(plan: Plan) -> dict[str, Any]:
     return {
         _DATA: plan.fingerprint,
         _WEIGHTS: plan.pretrained and plan.pretrained.digest,
-        "etude": __version__,
+        "etude": metadata.version("etude-workbench"),
         "torch": torch.__version__,
         **{key: value for key, value in recipe.items() if key.rpartition(".")[2] not in _PLACES},
     }
