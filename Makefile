@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kill test-memory test-hostile test-slow format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+.PHONY: demo test test-lowest test-newest wheel test-kill test-memory test-hostile test-slow format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
 
 demo: .venv/ready
 	$(BIN)/etude demo
@@ -14,6 +14,25 @@ test: .venv/ready-dev dev/node_modules/ready
 	MYPYPATH=benchmarks $(BIN)/mypy --no-warn-unused-ignores benchmarks dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The suite on the oldest versions that pyproject.toml allows, or on the newest that there are, with any Python:
+#   make test-lowest    make test-newest PYTHON=3.13    make test-lowest TESTS=tests/data
+# torch is a build for CPUs; UV gives uv other words, as the folder or the index it comes from.
+UV ?= --torch-backend cpu
+TESTS ?= tests
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: test-%: .venv/bin/pip
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/uv venv -q --clear --python $(if $(filter $(origin PYTHON),command line),$(PYTHON),3.11) .venv-$*
+	$(BIN)/uv pip install -q --python .venv-$* $(UV) --resolution $(RESOLUTION) -e '.[dev]'
+	.venv-$*/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# The wheel, built twice: the same bytes, whatever the clock says.
+wheel: .venv/ready-dev
+	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist/a . && sleep 2
+	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist/b .
+	cmp dist/a/*.whl dist/b/*.whl && sha256sum dist/a/*.whl
 
 test-kill: .venv/ready-dev
 	$(BIN)/pytest tests/test_kill.py -s --kills 50

@@ -51,6 +51,7 @@ _EXAMPLES = {
     "report": ["etude report my-run"],
     "resume": ["etude resume my-run", "etude resume /content/drive/MyDrive/runs"],
     "sample": ["etude sample my-run 'def '"],
+    "selftest": ["etude selftest", "etude selftest --json > selftest.json"],
     "runs": ["etude runs", "etude runs --json", "etude runs --disk"],
     "runs rm": ["etude runs rm my-run", "etude runs rm my-run --keep-record"],
     "schema": ["etude schema > etude.schema.json"],

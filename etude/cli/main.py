@@ -24,6 +24,7 @@ from etude.cli import (
     read,
     recipes,
     room,
+    selftest,
     steer,
     sweep,
     sweep_report,
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "watch": watch.watch,
     "guard": notify.guard,
     "ui": ui.ui,
+    "selftest": selftest.selftest,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 NOTIFY_COMMANDS: dict[str, Callable[..., None]] = {"test": notify.test}

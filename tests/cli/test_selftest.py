@@ -1,0 +1,22 @@
+"""`etude selftest`: the record that is printed, and the exit code."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from etude import selftest
+from tests.conftest import Outcome
+
+
+@pytest.mark.parametrize("state, code", [("passed", 0), ("failed", 1)])
+def test_a_record_is_printed_and_a_failure_is_the_exit_code(
+    state: str, code: int, monkeypatch: pytest.MonkeyPatch, etude: Callable[..., Outcome]
+) -> None:
+    check = selftest.Check("a run trains", state, "it did or did not", 1.25)
+    monkeypatch.setattr(selftest, "_checks", lambda folder: iter([check]))
+    ended = etude("selftest")
+    assert ended.code == code and f"a run trains: {state}" in ended.err
+    assert f"{state}: a run trains: it did or did not (1.2 s)" in ended.out and "torch" in ended.out
+    ended = etude("selftest", "--json")
+    assert ended.code == code and json.loads(ended.out)["checks"][0]["state"] == state
