@@ -1,7 +1,7 @@
 """Figures of a run: each with its unit, its statistic, and the records that it is computed from."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -177,27 +177,19 @@ def make_figure(name: str, value: Any, source: Iterable[Source]) -> Figure:
 
 def journal_figures(history: History) -> list[Figure]:
     """All figures that the journal alone gives; status and reason are None without an end of the attempt."""
-    groups = (
-        _conditions,
-        _steering,
-        _end,
-        _progress,
-        _training,
-        _metric,
-        _validation,
-        _people,
-        _resources,
-        _course,
-        _forecast,
-    )
-    figures = [make_figure(*computed) for group in groups for computed in group(history)]
+    figures = [*told_figures(history), *_make(history, [_progress, _training, _gap, _resources, _time])]
     values, everything = {figure.name: figure.value for figure in figures}, (Source("journal.jsonl"),)
     return [
         *figures,
         make_figure("verdict", judge(history, values), everything),
         make_figure("problems", find_problems(history, values), everything),
-        make_figure("criteria", criteria_text(history), _records(history.events(Judgement)[-1:])),
     ]
+
+
+def told_figures(history: History) -> list[Figure]:
+    """The figures of a journal that need no steps and resources, which are nearly all of its lines."""
+    groups = [_conditions, _steering, _end, _metric, _validation, _people, _course, _forecast]
+    return _make(history, groups)
 
 
 def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
@@ -211,6 +203,10 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
     if len(values) <= count:
         return list(values)
     return [values[round(index * (len(values) - 1) / (count - 1))] for index in range(count)]
+
+
+def _make(history: History, groups: Sequence[Callable[[History], Computed]]) -> list[Figure]:
+    return [make_figure(*computed) for group in groups for computed in group(history)]
 
 
 def _conditions(history: History) -> Computed:
@@ -292,6 +288,10 @@ def _validation(history: History) -> Computed:
     yield "validation_curve", curve, _records(evaluations)
     for which, evaluation in (("first", first), ("best", chosen), ("last", last)):
         yield f"figures_{which}", figures_of(evaluation), _records([evaluation])
+
+
+def _gap(history: History) -> Computed:
+    last = history.evaluations[-1] if history.evaluations else None
     near = [step for step in history.steps if last and step.step <= last.step][-_loss_window(history) :]
     is_known = last and near and history.run.recipe.is_loss_plain
     gap = last.loss - mean_loss(near) if last and is_known else None
@@ -319,18 +319,22 @@ def _resources(history: History) -> Computed:
 
 
 def _course(history: History) -> Computed:
-    steps, rework, evaluations = history.steps, history.rework, history.evaluations
-    again = sum(step.seconds for step in rework)
-    findings = history.events(Finding)
-    yield "wall_seconds", round(history.wall_seconds, 3), _records(history.attempts)
-    yield "training_seconds", round(sum(step.seconds for step in steps) + again, 6), _records(steps)
+    evaluations, findings = history.evaluations, history.events(Finding)
     yield "evaluation_seconds", round(sum(each.seconds for each in evaluations), 6), _records(evaluations)
     yield "attempts", len(history.attempts), _records(history.attempts)
-    yield "rework_steps", len(rework), _records(rework)
-    yield "rework_seconds", round(again, 6), _records(rework)
     yield "findings", len(findings), _records(findings)
     counts = {severity: sum(each.severity == severity for each in findings) for severity in SEVERITIES}
     yield "findings_by_severity", counts, _records(findings)
+    yield "criteria", criteria_text(history), _records(history.events(Judgement)[-1:])
+
+
+def _time(history: History) -> Computed:
+    steps, rework = history.steps, history.rework
+    again = sum(step.seconds for step in rework)
+    yield "wall_seconds", round(history.wall_seconds, 3), _records(history.attempts)
+    yield "training_seconds", round(sum(step.seconds for step in steps) + again, 6), _records(steps)
+    yield "rework_steps", len(rework), _records(rework)
+    yield "rework_seconds", round(again, 6), _records(rework)
     yield "damaged_lines", history.ledger.damaged, ()
 
 

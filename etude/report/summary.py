@@ -3,7 +3,7 @@
 import contextlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,16 @@ from etude.records.lease import is_locked
 from etude.records.shape import fit
 from etude.records.store import Run
 from etude.report.braille import sparkline
-from etude.report.figures import CURVE_POINTS, FIGURES, UNITS, Figure, Source, journal_figures, make_figure
+from etude.report.figures import (
+    CURVE_POINTS,
+    FIGURES,
+    UNITS,
+    Figure,
+    Source,
+    journal_figures,
+    make_figure,
+    told_figures,
+)
 from etude.report.history import History, read_history
 from etude.report.verdict import describe_end
 from etude.report.wording import (
@@ -108,6 +117,17 @@ def summarize_all(runs: Sequence[Run]) -> tuple[list[Summary], dict[str, str]]:
 def summarize_history(history: History) -> Summary:
     """Summarise a run whose journal has been read."""
     return _join(history.run, journal_figures(history))
+
+
+def renew(summary: Summary, history: History, values: Mapping[str, Any]) -> Summary:
+    """A summary with newer figures: those that a history without steps gives, and given values of others."""
+    newer = {figure.name: figure for figure in told_figures(history)}
+    newer |= {
+        figure.name: replace(figure, value=values[figure.name])
+        for figure in summary.figures if figure.name in values
+    }  # fmt: skip
+    kept = [figure for figure in summary.figures if figure.name not in {*newer, *_NOT_OF_JOURNAL}]
+    return _join(history.run, [*kept, *newer.values()])
 
 
 def index_history(history: History) -> None:

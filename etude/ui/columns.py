@@ -106,11 +106,16 @@ class Columns:
                 if name != "weight"
             ]
 
+    @property
+    def loss_window(self) -> int:
+        """The number of last steps whose mean is the training loss, as the figures of a run take it."""
+        return mean_steps(self._window, self.steps.count)
+
     def mean_loss(self, step: float = math.inf) -> float | None:
-        """Mean loss over the targets of the last steps up to one, as the figures of a run take it."""
+        """Mean loss over the targets of the last `loss_window` steps up to one."""
         self.steps.flush()
         count = self.steps.find(0, step, right=True)
-        first = max(count - mean_steps(self._window, self.steps.count), 0)
+        first = max(count - self.loss_window, 0)
         near = self.steps.rows(first, count)[:, [_LOSS, _WEIGHT]]
         kept = near[near[:, 1] > 0]
         with np.errstate(invalid="ignore", over="ignore"):  # of losses that are not finite there is no mean

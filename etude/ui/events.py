@@ -35,7 +35,6 @@ from etude.records.store import Run
 from etude.text import one_line, shorten
 from etude.ui.columns import AXES, END, Columns, open_columns
 from etude.ui.library import Library
-from etude.ui.live import live_figures
 from etude.ui.tables import is_missing
 
 LOOK_SECONDS = 1.0
@@ -56,7 +55,7 @@ _KINDS: dict[str, type[Event]] = {
 
 @dataclass
 class _Seen:
-    """The files of a run as the last look found them; `figures` are those that change with every step."""
+    """The files of a run as the last look found them."""
 
     stamp: tuple[int, int, int] = (-1, 0, 0)  # size and time of the journal, time of the lease
     size: int = 0  # bytes of the journal whose points are in its columns
@@ -64,7 +63,6 @@ class _Seen:
     state: str = ""
     heartbeat: float = 0.0
     step: int = 0
-    figures: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -229,7 +227,6 @@ def _look_at(run: Run, seen: _Seen, is_slow: bool, seconds: float) -> bool:
         with columns.turn:
             count = columns.steps.count
             seen.step = int(columns.steps.rows(count - 1, count)[0, 0]) if count else 0
-            seen.figures = live_figures(columns)
     if beat != seen.stamp[2] or is_slow:
         seen.heartbeat = float(run.lease.get("heartbeat", 0.0))
         seen.state = run.state
@@ -241,7 +238,6 @@ def _state(identity: str, seen: _Seen) -> dict[str, Any]:
     age = max(time.time() - seen.heartbeat, 0.0) if seen.heartbeat else None
     return {
         "run": identity, "state": seen.state, "heartbeat_age": age, "step": seen.step, "size": seen.size,
-        "figures": seen.figures,
     }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ All figures take as long to make as the journal is; those that change with every
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from etude.errors import EtudeError
 from etude.records.store import Run
 from etude.report.history import History
-from etude.report.summary import Summary
+from etude.report.summary import Summary, renew
 from etude.ui.columns import AXES, Columns, open_columns
 from etude.ui.tables import is_missing
 
@@ -21,7 +20,10 @@ _PATIENCE_SECONDS = 0.25
 
 
 def live_figures(columns: Columns) -> dict[str, Any]:
-    """Step, training loss, gap and speed by the names of a summary; those that are not known are left out."""
+    """Step, training loss, gap, speed and time by the names of a summary; what is not known is left out.
+
+    training_seconds: of the steps that count, without those that were done again
+    """
     with columns.turn:
         count = columns.steps.count
         if not count or columns.part < 1:
@@ -29,14 +31,18 @@ def live_figures(columns: Columns) -> dict[str, Any]:
         last = columns.steps.rows(count - 1, count)[0]
         seconds = float(last[_SECONDS])
         figures = {
-            "step": int(last[_STEP]), "last_loss": columns.mean_loss(), "gap": _gap(columns),
+            "step": int(last[_STEP]), "last_loss": columns.mean_loss(), "loss_window": columns.loss_window,
+            "gap": _gap(columns), "training_seconds": seconds,
             "tokens_per_second": float(last[_TOKENS]) / seconds if seconds > 0 else None,
         }  # fmt: skip
     return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
 
 def follow(summary: Summary, run: Run, history: History) -> Summary:
-    """The summary of a run that goes on with the figures of its last records in place of earlier ones."""
+    """The summary of a run that goes on with the figures of its last records in place of earlier ones.
+
+    history: all that was told of the run, without its steps
+    """
     try:
         columns = open_columns(run)
         columns.update(_PATIENCE_SECONDS)
@@ -50,9 +56,11 @@ def follow(summary: Summary, run: Run, history: History) -> Summary:
     figures["wall_seconds"] = max(
         history.wall_seconds + max(beat - told[-1].time if told else 0.0, 0.0), summary["wall_seconds"]
     )
-    return Summary([
-        replace(each, value=figures[each.name]) if each.name in figures else each for each in summary.figures
-    ])  # fmt: skip
+    if "training_seconds" in figures:
+        figures["training_seconds"] += summary["rework_seconds"]
+    if history.attempts and "step" in figures:
+        figures["epochs"] = figures["step"] / history.attempts[-1].steps_per_epoch
+    return renew(summary, history, figures)
 
 
 def _gap(columns: Columns) -> float | None:

@@ -32,7 +32,7 @@ from etude.records.store import Run
 from etude.report.criteria import criteria_at_end, state_of_criteria
 from etude.report.findings import where
 from etude.report.history import History, figures_of, metric_value
-from etude.report.interventions import what_was_done
+from etude.report.interventions import Intervention, interventions, what_was_done
 from etude.report.progress import Pace
 from etude.report.summary import Summary, describe, next_commands
 from etude.report.wording import metric_heading, number, short
@@ -51,6 +51,7 @@ _RUNNING = ("pause", "stop", "checkpoint", "evaluate", "generate", "set", "note"
 _PAUSED = ("resume", "stop")
 _MOST_CHARTS = 60
 _MOST_FINDINGS, _MOST_LABELS = 1000, 60  # of findings that a page can list, and of a matrix that it can show
+_TOLD_ENDS = ("finish", "fail")
 _SKIPS = "leaves out the batches of so many steps, once"
 _UNITS = {
     "optim.learning_rate": "", "train.max_grad_norm": "", "data.skip_steps": "steps", "train.steps": "steps",
@@ -95,7 +96,6 @@ def run_page(library: "Library", readings: Readings, identity: str) -> dict[str,
         for part in (_course, _judged, _charts, _offers):
             parts |= _try(problems, partial(part, history, summary)) or {}
     parts["children"] = _children(library, run)
-    parts["damaged"] = summary["damaged_lines"] if summary else []
     parts["unread"] = "; ".join(dict.fromkeys(problems)) or None
     left_out = parts.pop("left_out", [])
     found = trim(plain(parts))
@@ -147,15 +147,19 @@ def _course(history: History, summary: Summary | None) -> dict[str, Any]:
         "epochs": history.run.recipe.train.epochs, "steps_per_epoch": last and last.steps_per_epoch,
         "steps": last and last.steps, "log_every_steps": history.run.recipe.records.log_every_steps,
         **_findings(entries),
-        "controls": [
-            {**asdict(each.event), "time": each.time, "words": what_was_done(each.event)}
-            for each in entries if isinstance(each.event, Control)
-        ],
+        "interventions": [asdict(each) for each in _interventions(history)],
         "checkpoints": [asdict(each) for each in saved],
         "samples": len(history.generations),
         "best": best and {"step": best.step, "value": metric_value(best, metric), "metric": metric},
         "forecast": _forecast(history),
     }  # fmt: skip
+
+
+def _interventions(history: History) -> list[Intervention]:
+    """Interventions in a run, without its end where the verdict has the reason."""
+    found, controls = interventions(history), history.events(Control)
+    is_told = found and controls[-1:] and controls[-1].action in _TOLD_ENDS and not is_going_on(history.run)
+    return found[:-1] if is_told and found[-1].what == what_was_done(controls[-1]) else found
 
 
 def _findings(entries: Sequence[Entry]) -> dict[str, Any]:

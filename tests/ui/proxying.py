@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.ui.serving import PATIENCE_SECONDS
+
 
 @dataclass(frozen=True)
 class Proxying:
@@ -39,7 +41,7 @@ def proxying(
                 self.send_error(404)
                 return
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            upstream = http.client.HTTPConnection("127.0.0.1", leads_to[0], timeout=60)
+            upstream = http.client.HTTPConnection("127.0.0.1", leads_to[0], timeout=PATIENCE_SECONDS)
             upstream.putrequest(
                 self.command, self.path[len(path) :] if strips else self.path, skip_host=True,
                 skip_accept_encoding=True,

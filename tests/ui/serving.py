@@ -13,6 +13,7 @@ from etude.ui.gate import Gate
 from etude.ui.library import Library
 from etude.ui.server import Address, make_server, open_address
 
+PATIENCE_SECONDS = 120.0  # for what always comes, on a machine that has much else to do
 JSON = {"content-type": "application/json", "x-etude": "1"}
 
 
@@ -28,7 +29,7 @@ class Serving:
     def port(self) -> int:
         return int(self.address.sockets[0].getsockname()[1])
 
-    def open(self, seconds: float = 60.0) -> http.client.HTTPConnection:
+    def open(self, seconds: float = PATIENCE_SECONDS) -> http.client.HTTPConnection:
         """A connection of a client that knows the token."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
 
@@ -69,12 +70,12 @@ def serving(
     thread = threading.Thread(target=server.run, args=(address.sockets,))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(PATIENCE_SECONDS)
         name = Gate(_nothing, address.token).cookie
         yield Serving(address, f"{name}={address.token}", faults)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from etude.ui import connections
-from tests.ui.serving import Serving, serving
+from etude.ui import connections, gate
+from tests.ui.serving import PATIENCE_SECONDS, Serving, serving
 
 
 def slow_sockets(served: Serving, count: int, start: bytes) -> list[socket.socket]:
@@ -35,26 +35,26 @@ def test_a_request_that_does_not_come_whole_in_time_ends_its_connection(
     with serving() as served:
         for start in (b"", b"GET / HTTP/1.1\r\nhost: 127"):
             (slow,) = slow_sockets(served, 1, start)
-            slow.settimeout(30)
+            slow.settimeout(PATIENCE_SECONDS)
             assert slow.recv(100) == b""
             slow.close()
 
 
 def test_the_second_request_of_a_connection_has_a_limit_of_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
     with serving() as served:
         connection = served.open()
         connection.request("GET", "/api/about", headers={"cookie": served.cookie})
         assert connection.getresponse().read()
+        monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
         assert connection.sock is not None
         connection.sock.sendall(b"GET /api")
-        connection.sock.settimeout(30)
         assert connection.sock.recv(100) == b""
         connection.close()
 
 
 def test_beyond_the_most_connections_in_use_there_is_a_plain_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(gate, "BODY_SECONDS", PATIENCE_SECONDS)  # so that none of them ends meanwhile
     with serving() as served:
         head = (
             f"POST /api/start HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: {served.cookie}\r\nx-etude: 1\r\n"

@@ -19,7 +19,7 @@ from etude.ui.routes import Routes
 from tests.bases import write_corpus
 from tests.recipes import tiny
 from tests.report.runs import finished_run
-from tests.ui.serving import JSON, Serving, serving
+from tests.ui.serving import JSON, PATIENCE_SECONDS, Serving, serving
 
 CANARY = "canary-4711"
 ROUTES = [
@@ -56,7 +56,7 @@ def paths_of(route: str, identity: str) -> str:
 
 def raw(served: Serving, request: bytes) -> bytes:
     """The answer to bytes as they are, until the server ends the connection."""
-    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
         client.sendall(request)
         answer = b""
         while piece := client.recv(1 << 16):
@@ -206,7 +206,7 @@ def test_a_body_over_the_limit_is_refused_with_a_length_and_without(served: Serv
         "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
         client.sendall(head.encode() + chunk * 16)
         client.sendall(b"10000\r\n ")  # one byte too many: no more is sent, which its end would leave unread
         assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
@@ -222,7 +222,7 @@ def test_a_body_that_does_not_come_in_time_is_refused(
         f"POST /api/check HTTP/1.1\r\nhost: localhost\r\ncookie: {served.cookie}\r\nx-etude: 1\r\n"
         "content-type: application/json\r\ncontent-length: 5\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_SECONDS) as client:
         client.sendall(head.encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
 
@@ -259,7 +259,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 def test_no_path_leads_to_a_file_outside_of_the_table(served: Serving, place: str) -> None:
-    """Paths: 28 in each of ten places, and beside them files and a link that wait to be found."""
+    """Paths: 30 in each of ten places, and beside them files and a link that wait to be found."""
     place = place.replace("ID", served.get("/api/runs")["runs"][0]["id"])
     for payload in PAYLOADS:
         asked = f"GET {place.format(payload)} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"

@@ -1,15 +1,18 @@
-"""A run does not depend on its page: kill -9 of the server in the middle changes no bit of it."""
+"""A run and its page are processes of their own: kill -9 of the server in the middle changes no bit of the run, and
+neither of them opens a port to others.
+"""
 
 import http.client
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from etude.recipe.load import recipe_from
@@ -17,9 +20,9 @@ from etude.records.events import Control
 from etude.run import Training
 from etude.start import Options
 from tests.bases import write_corpus
-from tests.processes import final_bits, wait_for
+from tests.processes import Life, final_bits, wait_for
 from tests.recipes import tiny
-from tests.ui.serving import JSON
+from tests.ui.serving import JSON, PATIENCE_SECONDS
 
 
 class Server:
@@ -38,7 +41,7 @@ class Server:
 
     def ask(self, method: str, path: str, values: Any = None) -> http.client.HTTPResponse:
         """The answer to a request; the connection of one to /api/events stays open."""
-        connection = http.client.HTTPConnection(self.place, timeout=60)
+        connection = http.client.HTTPConnection(self.place, timeout=PATIENCE_SECONDS)
         body = None if values is None else json.dumps(values).encode()
         connection.request(method, path, body, {"cookie": self.cookie, **(JSON if body else {})})
         answer = connection.getresponse()
@@ -81,3 +84,34 @@ def test_a_run_whose_page_and_server_are_killed_ends_with_the_bits_of_one_withou
     events = [each.event for each in training.run.ledger().entries]
     assert "page" in [event.channel for event in events if isinstance(event, Control)]
     assert final_bits(tmp_path / "watched") == final_bits(tmp_path / "alone")
+
+
+def test_while_two_ranks_train_and_a_page_listens_no_socket_is_open_to_others(
+    tmp_path: Path, server: Server, write_recipe: Callable[..., Path], cache: Path
+) -> None:
+    recipe = write_recipe({"train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 5})
+    life = Life(recipe, tmp_path / "watched", cache, ["-m", "etude"])
+    try:
+        life.wait_for_progress()
+        (run,) = wait_for(lambda: json.load(server.ask("GET", "/api/runs"))["runs"], life.process)
+        told = server.ask("GET", f"/api/events?runs={run['id']}&since=0")
+        while not told.readline().startswith(b"event: points"):
+            pass
+        ranks, page = (_ends(psutil.Process(each.pid)) for each in (life.process, server.process))
+        own = int(server.place.rpartition(":")[2])
+        assert {port for address, port in page if port} == {own}
+        assert {address for address, _ in [*ranks, *page]} <= {"127.0.0.1", "::1"}
+    finally:
+        life.process.terminate()
+        life.process.wait(300)
+
+
+def _ends(process: psutil.Process) -> list[tuple[str, int]]:
+    """Address and port of each socket of a process and its descendants at which others may call; those that talk
+    already have the port 0.
+    """
+    return [
+        (each.laddr.ip, 0 if each.raddr else each.laddr.port)
+        for one in (process, *process.children(recursive=True))
+        for each in one.net_connections("inet")
+    ]

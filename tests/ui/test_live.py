@@ -30,7 +30,9 @@ def test_they_are_those_of_a_summary_with_skipped_steps_too(writer: RunWriter) -
         columns = open_columns(writer.run)
         columns.update()
         found, summary = live_figures(columns), summarize(writer.run)
-        assert found.keys() == {"step", "last_loss", "gap", "tokens_per_second"}
+        assert found.keys() == {
+            "step", "last_loss", "loss_window", "gap", "tokens_per_second", "training_seconds",
+        }  # fmt: skip
         for name, value in found.items():
             assert value == pytest.approx(summary[name], rel=1e-12), name
 
@@ -41,11 +43,17 @@ def test_the_page_of_a_run_follows_its_steps_while_its_other_figures_rest(writer
     first = run_page(library, readings, identity)
     assert first["summary"]["step"] == 10
     readings._is_due = lambda path, key: False  # type: ignore[method-assign]
-    writer.append(*window(11, 20))
-    then, told = run_page(library, readings, identity)["summary"], summarize(writer.run)
+    writer.append(*window(11, 20), evaluation(20, 2.25))
+    page = run_page(library, readings, identity)
+    then, told = page["summary"], summarize(writer.run)
     assert then["step"] == 20
     assert then["last_loss"] == pytest.approx(told["last_loss"]) != first["summary"]["last_loss"]
     assert then["tokens"] == first["summary"]["tokens"]
+    for name in ("metric_best", "best_validation_loss", "epochs", "loss_window", "training_seconds", "end"):
+        assert then[name] == told[name] != first["summary"][name], name
+    rows = dict(page["rows"])
+    assert rows["verdict"] == "Running at step 20 of 40."  # as the head, which shows the same summary
+    assert rows["lowest validation loss"].startswith("2.2500") and page["best"]["value"] == 2.25
     assert then["wall_seconds"] >= told["wall_seconds"] - 5.0  # a heartbeat
 
 

@@ -69,8 +69,8 @@ def test_a_run_that_goes_on_says_what_it_can_be_asked_and_how_long_it_takes(goin
     assert "peak" in keys["optim.learning_rate"]["why"]
     assert 9 < page["forecast"]["seconds_left"] < 13  # 20 steps of half a second, and an evaluation of one
     assert page["forecast"]["interval"] == [80.0, 120.0]
-    assert page["controls"][-1]["words"] == "optim.learning_rate 0.0006 → 0.001: lower"
-    assert page["controls"][-1]["who"] == "anna@host"
+    assert page["interventions"][-1]["what"] == "optim.learning_rate 0.0006 → 0.001: lower"
+    assert page["interventions"][-1]["who"] == "anna@host (page)"
 
 
 def test_findings_scores_and_criteria_are_told_with_their_evidence(going_on: RunWriter) -> None:

@@ -11,13 +11,13 @@ from etude.errors import InputError
 from etude.ui.gate import Proxy
 from tests.report.runs import finished_run
 from tests.ui.proxying import Proxying, proxying
-from tests.ui.serving import JSON, serving
+from tests.ui.serving import JSON, PATIENCE_SECONDS, serving
 
 HUB = "https://hub.example/user/me%40x/proxy/8171/"
 
 
 def ask(at: Proxying, url: str, *, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", at.port, timeout=PATIENCE_SECONDS)
     parts = urlsplit(url)
     connection.request(method, f"{parts.path}?{parts.query}", b"{}" if method == "POST" else None, headers)
     return connection.getresponse()

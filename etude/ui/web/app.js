@@ -17,7 +17,7 @@ const LATER = {
 const KEYS = [
   ["/", "find in the runs or charts of this page"], ["?", "these keys"], ["Esc", "close; on a chart, the whole range again"],
   ["g r", "runs"], ["g n", "new run"], ["g s", "system"], ["t", "dark or light"], ["Ctrl Enter", "start the new run"],
-  ["↑ ↓, Enter", "in the runs: the next one, open it"], ["x", "in the runs: choose it to compare"], ["p", "in the runs: pin it as the baseline"], ["c", "in the runs: compare those chosen"],
+  ["↑ ↓, Enter", "in the runs: the next one, open it"], ["← →", "in the headings of a table: the next one"], ["x", "in the runs: choose it to compare"], ["p", "in the runs: pin it as the baseline"], ["c", "in the runs: compare those chosen"],
   ["← →", "on a chart: the cursor, with Shift ten points"], ["+ −", "on a chart: nearer, farther"], ["Page ↑ ↓", "on a chart: earlier, later"],
 ];
 const PLACES = { r: ["runs"], n: ["new"], s: ["system"] };

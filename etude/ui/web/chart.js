@@ -3,7 +3,7 @@
 import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { address, isExported } from "./api.js";
-import { inTicks, inUnit, onAxis, onTick, short } from "./format.js";
+import { inTicks, inUnit, number, onAxis, onTick, short } from "./format.js";
 import { alone, append, captionOf, dashesOf, extend, hasPositive, isSmoothed, keyOf, nearest, placed, readLines, rowsOf, smoothed } from "./lines.js";
 import { Problem } from "./parts.js";
 import { change, listOf, toggled, useRoute } from "./route.js";
@@ -44,7 +44,7 @@ export function Chart({ drawn, view, onView, marks, feed, shared, theme, isWide,
         : data && html`<button class="quiet" aria-label="${drawn.title} as CSV" title="the points in view" onClick=${() => offerCsv(`${drawn.title}.csv`, columnsOf(view), rowsOf(drawn.lines, data))}>CSV</button>`}
     </header>
     <div class="legend">${drawn.lines.map((line) => html`<button key=${keyOf(line)} aria-pressed=${!hidden.includes(line.id)} onClick=${() => onHide(line.id)} title=${line.label}>
-      <${Swatch} tone=${line.tone} /><span class="name">${line.label}</span><output data-key=${keyOf(line)}></output></button>`)}<span class="at"></span></div>
+      <${Swatch} tone=${line.tone} /><span class="name" dir="auto">${line.label}</span><output data-key=${keyOf(line)}></output></button>`)}<span class="at"></span></div>
     <${Problem} error=${error} />
     <div class="plot" ref=${box} tabindex="0" role="slider" aria-label=${drawn.title} aria-valuemin="0" aria-valuemax="100" aria-valuenow="0"
       aria-valuetext=${caption} onKeyDown=${plot.press} onBlur=${plot.leave}></div>
@@ -300,8 +300,8 @@ function mark(plot, { best, level }, text, font) {
     ctx.stroke();
     ctx.setLineDash([]);
     ctx.textAlign = "right";
-    const isHigh = y < bbox.top + 16 * scale; // then the label above would be cut
-    write(ctx, level.label, bbox.left + bbox.width - 2 * scale, y + (isHigh ? 14 : -4) * scale, text("page"));
+    const isBelow = y < bbox.top + 16 * scale || isCrowded(plot, y, 18 * scale); // above it would be cut, or hide a line
+    write(ctx, level.label, bbox.left + bbox.width - 2 * scale, y + (isBelow ? 14 : -4) * scale, text("page"));
   }
   if (best && best.x >= scales.x.min && best.x <= scales.x.max) {
     const [x, y] = [plot.valToPos(best.x, "x", true), plot.valToPos(best.y, "y", true)];
@@ -316,6 +316,16 @@ function mark(plot, { best, level }, text, font) {
     write(ctx, `best ${short(best.y, 4)}`, x + (isRight ? -9 : 9) * scale, Math.max(y - 8 * scale, bbox.top + 12 * scale), text("page"));
   }
   ctx.restore();
+}
+
+/** Whether a line passes within so many pixels above a height, where a label stands at the right. @param {any} plot @param {number} y @param {number} room */
+function isCrowded(plot, y, room) {
+  const [xs, ...series] = plot.data, { min, max } = plot.scales.x;
+  const first = nearest(xs, max - 0.3 * (max - min));
+  return series.some((/** @type {(number | null)[]} */ values) => values.slice(Math.max(first, 0)).some((/** @type {number | null} */ value) => {
+    const above = typeof value === "number" ? y - plot.valToPos(value, "y", true) : -1;
+    return above >= 0 && above < room;
+  }));
 }
 
 /** A word over lines, parted from them by the colour of the page. @param {CanvasRenderingContext2D} ctx @param {string} word @param {number} x @param {number} y @param {string} page */
@@ -347,7 +357,8 @@ function readout(plot, { drawn, data, view }, box) {
   }
   const place = isOn ? onAxis(at, view.axis) : "";
   const label = figure.querySelector(".at");
-  if (label) label.textContent = place;
+  const bucket = Math.max(1, ...drawn.lines.map((/** @type {Line} */ line) => data.get(keyOf(line))?.bucket ?? 1));
+  if (label) label.textContent = isOn ? place : bucket > 1 ? `last, means of ${number(bucket)}` : "last";
   if (document.activeElement !== box) return;
   const { min, max } = plot.scales.x;
   box.setAttribute("aria-valuenow", isOn ? String(Math.round((100 * (at - min)) / (max - min || 1))) : "0");

@@ -82,7 +82,7 @@ function Recipes({ recipe, changes, names, ids }) {
   const all = Object.entries(recipe), rows = isAll || all.length <= FIRST + 2 ? all : all.slice(0, FIRST);
   const changed = (changes ?? []).some((/** @type {any[]} */ each) => each?.length);
   return html`<section><h2>What differs in the recipes</h2>${rows.length || changed ? html`<div class="scroll" tabindex="0" role="region" aria-label="differences of the recipes"><table class="grown">
-    <thead><tr><th scope="col">key</th>${names.map((name, tone) => html`<th key=${ids[tone]} scope="col"><${Swatch} tone=${tone} /> <a href=${link(["run", ids[tone]])}>${name}</a></th>`)}</tr></thead>
+    <thead><tr><th scope="col">key</th>${names.map((name, tone) => html`<th key=${ids[tone]} scope="col"><${Swatch} tone=${tone} /> <a class="label" dir="auto" title=${name} href=${link(["run", ids[tone]])}>${name}</a></th>`)}</tr></thead>
     <tbody>${rows.map(([key, values]) => html`<tr key=${key}><td><code>${key}</code></td>${values.map((each, index) => html`<td key=${index}>${each === null ? NOTHING : setting(each)}</td>`)}</tr>`)}
       ${changed && html`<tr><td>changed during the run</td>${changes.map((/** @type {any} */ each, /** @type {number} */ index) => html`<td key=${index}>${each?.length ? (typeof each === "string" ? each : each.map(changeText).join("; ")) : NOTHING}</td>`)}</tr>`}</tbody></table></div>
       ${rows.length < all.length && html`<button class="quiet" onClick=${() => setAll(true)}>Show all ${plural(all.length, "key")}</button>`}`
@@ -98,7 +98,7 @@ function Figures({ value, names, ids, query }) {
   if (!rows.length) return null;
   const best = new Set(value.winner ?? []);
   return html`<section><h2>Figures</h2><div class="scroll" tabindex="0" role="region" aria-label="figures"><table class="grown">
-    <thead><tr><th scope="col">figure</th>${names.map((/** @type {string} */ name, /** @type {number} */ index) => html`<th key=${index} scope="col" class="number"><a href=${link(["run", ids[index]])}>${name}</a>${best.has(name) ? html` <span class="state good">ahead</span>` : ""}
+    <thead><tr><th scope="col">figure</th>${names.map((/** @type {string} */ name, /** @type {number} */ index) => html`<th key=${index} scope="col" class="number"><a class="label" dir="auto" title=${name} href=${link(["run", ids[index]])}>${name}</a>${best.has(name) ? html` <span class="state good">ahead</span>` : ""}
       <div><label class="small"><input type="radio" name="baseline" checked=${(query.baseline ?? ids[0]) === ids[index]} onChange=${() => change({ baseline: ids[index] })} /> baseline</label></div></th>`)}</tr></thead>
     <tbody>${rows.map((/** @type {any[]} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row">${row[0].trim()}</th>${row.slice(1).map((each, column) => html`<td key=${column} class="number">${each ?? NOTHING}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }

@@ -85,16 +85,10 @@ function TextForm({ action, ask }) {
     <div class="actions"><button class="main" disabled=${!text.trim()}>${button}</button></div></form>`;
 }
 
-/** @param {{controls: any[]}} props */
-export function Ledger({ controls }) {
-  const shown = controls.filter((each) => each.action !== "accept");
-  if (!shown.length) return null;
-  return html`<section><h2>What was done</h2><ol class="ledger">${shown.map((each, index) => html`<li key=${index}>
-    <div class="line"><strong>${each.words ?? each.action}</strong></div>
-    <div class="small muted">step ${number(each.step)}, ${moment(each.time)}${each.who ? `, ${each.who}` : ""}${each.channel ? ` by ${each.channel}` : ""}</div>
-    ${Object.entries(each.changes ?? {}).filter(([key]) => !String(each.words).includes(key)).map(([key, value]) => html`<div key=${key} class="small"><code>${key}</code> ${each.before && key in each.before ? `${setting(each.before[key])} → ` : ""}${setting(value)}</div>`)}
-  </li>`)}</ol></section>`;
-}
+/** @param {{interventions: {step: number, time: number, who: string, what: string}[]}} props */
+export const Ledger = ({ interventions }) => interventions.length > 0 && html`<section><h2>What was done</h2><ol class="ledger">${interventions.map((each, index) => html`<li key=${index}>
+    <strong>${each.what}</strong>
+    <div class="small muted">step ${number(each.step)}, ${moment(each.time)}, ${each.who}</div></li>`)}</ol></section>`;
 
 /** A value as it was typed: a number, true, false, none, or a text. @param {string} text */
 export function valueOf(text) {

@@ -83,9 +83,12 @@ export function Confusion({ confusion }) {
   const share = (/** @type {number} */ row, /** @type {number} */ column) => counts[row][column] / (rows[row] || 1);
   return html`<section><h2>Confusions</h2><div class="scroll" tabindex="0" role="region" aria-label="confusion matrix"><table class="matrix">
     <caption class="muted">Rows are the labels, columns what the run said${labels.length < of ? `; the ${labels.length} of ${number(of)} labels with the most rows` : ""}.</caption>
-    <thead><tr><th scope="col"><span class="unseen">label</span></th>${labels.map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}<th scope="col" class="number">recall</th></tr></thead>
-    <tbody>${labels.map((name, row) => html`<tr key=${name}><th scope="row">${name}</th>${counts[row].map((count, column) => html`<td key=${column} class="number heat-${Math.min(Math.floor(share(row, column) * 8), 7)}">${number(count)}</td>`)}<td class="number">${(100 * share(row, row)).toFixed(0)} %</td></tr>`)}</tbody></table></div></section>`;
+    <thead><tr><th scope="col"><span class="unseen">label</span></th>${labels.map((name) => html`<th key=${name} scope="col" class="number"><${Label} name=${name} /></th>`)}<th scope="col" class="number">recall</th></tr></thead>
+    <tbody>${labels.map((name, row) => html`<tr key=${name}><th scope="row"><${Label} name=${name} /></th>${counts[row].map((count, column) => html`<td key=${column} class="number heat-${Math.min(Math.floor(share(row, column) * 8), 7)}">${number(count)}</td>`)}<td class="number">${(100 * share(row, row)).toFixed(0)} %</td></tr>`)}</tbody></table></div></section>`;
 }
+
+/** The name of a label; a long one is told whole on pointing. @param {{name: string}} props */
+const Label = ({ name }) => html`<span class="label" dir="auto" title=${name}>${name}</span>`;
 
 /** Scores of each label in an evaluation. @param {{labels: {step: number, names: string[], scores: Record<string, (number | null)[]>, of: number} | null}} props */
 export function Labels({ labels }) {
@@ -94,5 +97,5 @@ export function Labels({ labels }) {
   return html`<section><h2>By label</h2><div class="scroll" tabindex="0" role="region" aria-label="scores by label"><table>
     <caption class="muted">In validation at step ${number(step)}${names.length < of ? `; the first ${names.length} of ${number(of)} labels` : ""}</caption>
     <thead><tr><th scope="col">label</th>${Object.keys(scores).map((name) => html`<th key=${name} scope="col" class="number">${name}</th>`)}</tr></thead>
-    <tbody>${names.map((name, row) => html`<tr key=${name}><th scope="row">${name}</th>${Object.entries(scores).map(([figure, values]) => html`<td key=${figure} class="number">${short(values[row])}</td>`)}</tr>`)}</tbody></table></div></section>`;
+    <tbody>${names.map((name, row) => html`<tr key=${name}><th scope="row"><${Label} name=${name} /></th>${Object.entries(scores).map(([figure, values]) => html`<td key=${figure} class="number">${short(values[row])}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }

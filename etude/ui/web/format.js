@@ -115,24 +115,27 @@ export function onAxis(x, axis) {
 export const onTick = (x, axis) => (axis === "seconds" ? inTick(x, "seconds") : x >= 1e4 ? compact(x) : String(Number(x.toPrecision(6))));
 /** Ticks of one notation: on a linear scale powers of ten only where all are tiny. @param {(number | null)[]} at @param {string | null} unit @param {boolean} isLog */
 export function inTicks(at, unit, isLog) {
-  const most = Math.max(...at.map((y) => Math.abs(y ?? 0)));
-  return at.map((y) => (y === null ? "" : inTick(y, unit, isLog ? Math.abs(y) : most)));
+  const most = Math.max(...at.map((y) => Math.abs(y ?? 0))), known = at.filter((y) => y !== null);
+  const texts = (/** @type {number} */ digits) => at.map((y) => (y === null ? "" : inTick(y, unit, isLog ? Math.abs(y) : most, digits)));
+  const areApart = (/** @type {string[]} */ found) => new Set(found.filter(Boolean)).size === new Set(known).size;
+  return DIGITS.map(texts).find(areApart) ?? texts(DIGITS[0]);
 }
-/** @param {number} y @param {string | null} unit @param {number} most of the ticks beside it */
-function inTick(y, unit, most = Math.abs(y)) {
-  if (unit === "bytes") return bytes(y);
-  if (unit === "share") return `${Number((100 * y).toPrecision(4))} %`;
+const DIGITS = [4, 5, 6]; // of a tick, which has room for no more
+/** @param {number} y @param {string | null} unit @param {number} most of the ticks beside it @param {number} digits as many as tell ticks apart */
+function inTick(y, unit, most = Math.abs(y), digits = 4) {
+  if (unit === "bytes") return bytes(y, digits + 1);
+  if (unit === "share") return `${Number((100 * y).toPrecision(digits))} %`;
   if (unit === "seconds" && y >= 60) return y >= 3600 ? `${Number((y / 3600).toPrecision(3))} h` : `${Number((y / 60).toPrecision(3))} min`;
   if (y && most < 1e-3) return Number(y.toPrecision(3)).toExponential();
-  return Math.abs(y) >= 1e4 ? compact(y) : String(Number(y.toPrecision(4)));
+  return Math.abs(y) >= 1e4 ? compact(y, digits) : String(Number(y.toPrecision(digits)));
 }
-/** Bytes to as many digits as tell ticks apart. @param {number} count */
-function bytes(count) {
+/** @param {number} count @param {number} digits */
+function bytes(count, digits) {
   const power = Math.min(Math.max(Math.floor(Math.log10(Math.abs(count) || 1) / 3), 0), 4);
-  return `${Number((count / 1000 ** power).toPrecision(5))} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+  return `${Number((count / 1000 ** power).toPrecision(digits))} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
-/** @param {number} value */
-const compact = (value) => value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 4 });
+/** @param {number} value @param {number} [digits] */
+const compact = (value, digits = 4) => value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: digits });
 
 /** @param {number} value @param {number} digits */
 function significant(value, digits) {

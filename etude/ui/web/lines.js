@@ -160,6 +160,10 @@ export function captionOf(lines, data, view, unit, isLog = false) {
   return said.join(" ") || "No records in this range.";
 }
 
+const LONGEST = 40; // letters of the name of a run in a sentence
+/** A name of any length and script as a sentence takes it: what stands beside it keeps its place. @param {string} name */
+const apart = (name) => `\u2068${name.length > LONGEST ? `${name.slice(0, LONGEST)}…` : name}\u2069`;
+
 /** @param {Line} line @param {Points | undefined} points @param {View} view @param {string | null} unit */
 function sentence(line, points, view, unit) {
   if (!points) return "";
@@ -174,7 +178,7 @@ function sentence(line, points, view, unit) {
   });
   if (last < 0) return "";
   const text = (/** @type {any} */ value) => inUnit(value, unit);
-  const name = line.isRun ? line.label : line.label.charAt(0).toUpperCase() + line.label.slice(1);
+  const name = line.isRun ? apart(line.label) : line.label.charAt(0).toUpperCase() + line.label.slice(1);
   const now = Number(points.mean[last]), low = Number(lows[least]), high = Number(highs[most]);
   const begun = `${name} ${text(now)} at ${onAxis(points.x[last], view.axis)}`;
   if (first === last) return `${begun}.`;

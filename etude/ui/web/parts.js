@@ -2,8 +2,10 @@
 // Parts that every page is made of: icons, states, messages, tabs, dialogs.
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { get } from "./api.js";
-import { NOTHING } from "./format.js";
+import { NOTHING, plural } from "./format.js";
 
+const FEW = 50; // choices that a list has room for
+const FIRST = 20; // of many things
 const SAY_EVERY = 10000; // milliseconds between two changes of the line that screen readers speak
 
 const ICONS = {
@@ -62,13 +64,13 @@ export const Loading = ({ text = "Reading" }) => html`<p class="empty" role="sta
 export const Facts = ({ rows }) => html`<dl class="facts">${rows.map(
   ([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text ?? NOTHING}</dd></div>`)}</dl>`;
 
-/** A plain table, as wide as its page or as its cells need. @param {{columns: any[], rows: any[][], caption?: string, numeric?: number[], isGrown?: boolean}} props */
+/** A plain table, as wide as its page or as its cells need; in a narrow window a row of many cells is a list of them. @param {{columns: any[], rows: any[][], caption?: string, numeric?: number[], isGrown?: boolean}} props */
 export function Table({ columns, rows, caption, numeric = [], isGrown = false }) {
   const kind = (/** @type {number} */ index) => (numeric.includes(index) ? "number" : "");
-  return html`<div class="scroll" tabindex="0" role=${caption ? "region" : undefined} aria-label=${caption}><table class=${isGrown ? "grown" : ""}>
+  return html`<div class="scroll" tabindex="0" role=${caption ? "region" : undefined} aria-label=${caption}><table class="${isGrown ? "grown" : ""} ${columns.length > 3 ? "stacked" : ""}">
     ${caption && html`<caption>${caption}</caption>`}
     <thead><tr>${columns.map((each, index) => html`<th scope="col" class=${kind(index)}>${each}</th>`)}</tr></thead>
-    <tbody>${rows.map((row) => html`<tr>${row.map((each, index) => html`<td class=${kind(index)}>${each}</td>`)}</tr>`)}</tbody>
+    <tbody>${rows.map((row) => html`<tr>${row.map((each, index) => html`<td class=${kind(index)} data-of=${columns[index]}>${each}</td>`)}</tr>`)}</tbody>
   </table></div>`;
 }
 
@@ -79,6 +81,34 @@ export const Tabs = ({ label, items, current }) => html`<nav class="tabs" aria-l
 /** One choice of a few. @param {{label: string, name: string, items: [string, string][], value: string, onChange: (value: string) => void}} props */
 export const Choice = ({ label, name, items, value, onChange }) => html`<fieldset class="choice"><legend>${label}</legend>${items.map(
   ([key, text]) => html`<label key=${key}><input type="radio" name=${name} checked=${key === value} onChange=${() => onChange(key)} /><span>${text}</span></label>`)}</fieldset>`;
+
+/**
+ * One of any number of choices: a list, or of many a field that lists those which have what was typed.
+ * @param {{label: string, none: string, value: string, items: [string, string][], onChange: (key: string) => void}} props
+ *   none: words for no choice, whose key is ""; items: keys and texts
+ */
+export function Pick({ label, none, value, items, onChange }) {
+  const [typed, setTyped] = useState(/** @type {string | null} */ (null));
+  if (items.length <= FEW) return html`<select class="pick" aria-label=${label} value=${value} onChange=${(/** @type {any} */ event) => onChange(event.target.value)}>
+    <option value="">${none}</option>${items.map(([key, text]) => html`<option key=${key} value=${key}>${text}</option>`)}</select>`;
+  const found = items.filter(([, text]) => text.toLowerCase().includes((typed ?? "").toLowerCase()));
+  const take = (/** @type {string} */ text, isDone = false) => {
+    const item = items.find((each) => each.includes(text)) ?? (isDone && found.length === 1 ? found[0] : undefined);
+    if (item || text === "") onChange(item?.[0] ?? "");
+    setTyped(item || isDone ? null : text);
+  };
+  const list = `list-${label.replace(/\W/g, "-")}`;
+  return html`<input type="search" class="pick" list=${list} aria-label=${label} placeholder=${none} value=${typed ?? items.find(([key]) => key === value)?.[1] ?? ""}
+      onInput=${(/** @type {any} */ event) => take(event.target.value)} onChange=${(/** @type {any} */ event) => take(event.target.value, true)} />
+    <datalist id=${list}>${found.slice(0, FEW).map(([key, text]) => html`<option key=${key} value=${text} />`)}</datalist>`;
+}
+
+/** The first of many things, and all of them once one asks. @param {{items: any[], noun: string, draw: (item: any) => any}} props */
+export function Few({ items, noun, draw }) {
+  const [isAll, setAll] = useState(false);
+  const shown = isAll || items.length <= FIRST + 2 ? items : items.slice(0, FIRST);
+  return html`<ul>${shown.map(draw)}</ul>${shown.length < items.length && html`<button class="quiet" onClick=${() => setAll(true)}>Show all ${plural(items.length, noun)}</button>`}`;
+}
 
 /** A modal dialog; Esc closes it. @param {{title: string, onClose: () => void, children?: any}} props */
 export function Dialog({ title, onClose, children }) {

@@ -2,7 +2,7 @@
 // The recipe of a run, and how it differs from the defaults or from another run.
 import { html } from "./vendor/preact.js";
 import { plural, setting } from "./format.js";
-import { Empty, Loading, Problem, download, useAnswer } from "./parts.js";
+import { Empty, Loading, Pick, Problem, download, useAnswer } from "./parts.js";
 import { change } from "./route.js";
 
 /** @param {{id: string, query: Record<string, string>, run: any}} props */
@@ -11,11 +11,12 @@ export function Recipe({ id, query, run }) {
   const { value, error, again } = useAnswer(`/api/runs/${encodeURIComponent(id)}/recipe?against=${encodeURIComponent(against)}`);
   const runs = useAnswer("/api/runs").value?.runs ?? [];
   const others = runs.filter((/** @type {any} */ each) => each.id !== id);
+  const names = new Map();
+  for (const each of others) names.set(each.name, (names.get(each.name) ?? 0) + 1);
   const other = others.find((/** @type {any} */ each) => each.id === against);
   const rows = value?.differences ?? [];
   const derived = rows.filter((/** @type {any} */ each) => each.derived), given = rows.filter((/** @type {any} */ each) => !each.derived);
-  return html`<div class="tools"><label class="line">differences to <select value=${against} onChange=${(/** @type {any} */ event) => change({ against: event.target.value === "default" ? null : event.target.value })}>
-      <option value="default">the defaults</option>${others.map((/** @type {any} */ each) => html`<option key=${each.id} value=${each.id}>${each.name}</option>`)}</select></label>
+  return html`<div class="tools"><label class="line">differences to <${Pick} label="differences to" none="the defaults" value=${query.against ?? ""} items=${others.map((/** @type {any} */ each) => [each.id, names.get(each.name) > 1 ? `${each.name} (${each.id})` : each.name])} onChange=${(/** @type {string} */ against) => change({ against })} /></label>
       <span class="grow"></span>
       ${value && html`<button onClick=${() => navigator.clipboard?.writeText(value.toml)}>Copy</button><button onClick=${() => download(`${run.name ?? "recipe"}.toml`, value.toml, "application/toml")}>Download</button>`}</div>
     <${Problem} error=${error} again=${again} />

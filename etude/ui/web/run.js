@@ -11,6 +11,7 @@ import { change, link, listOf, toggled } from "./route.js";
 import { ViewTools, readView, viewOf } from "./view.js";
 
 const DRAWN = /^[▁-█⠀-⣿\s]+$/; // a curve of characters, for terminals
+const ELSEWHERE = ["run", "status", "damaged lines"]; // figures that the head shows, or a problem names
 const OF_LABELS = /^metric-(accuracy|precision|recall|f1|mcc)/;
 const MOST_PLACES = 100; // of steps that are asked for
 const FIGURES_AFTER = 5000, ENTRIES_AFTER = 500; // milliseconds until the run is read again
@@ -57,7 +58,8 @@ function Later(props) {
 function Head({ run, live, isReadOnly, id, again }) {
   const { summary } = run;
   const state = live.state ?? run.state;
-  const step = Math.max(live.step ?? 0, value(summary, "step") ?? 0), steps = value(summary, "steps") ?? run.steps;
+  // As old as the figures below: what is new is shown in all places at once.
+  const step = value(summary, "step") ?? live.step ?? 0, steps = value(summary, "steps") ?? run.steps;
   const isOn = state === "running";
   const left = isOn && run.forecast?.seconds_left;
   const beat = live.heartbeat_age ?? run.heartbeat_age;
@@ -66,13 +68,13 @@ function Head({ run, live, isReadOnly, id, again }) {
   const isRemoved = state === "removed";
   const figures = /** @type {[string, any][]} */ ([
     [`best ${metric ? metricTitle(metric) : "value"}`, short(run.best?.value ?? value(summary, "metric_best"), 4)],
-    ["training loss", short(value(summary, "last_loss"), 4)],
+    [lossTitle(summary), short(value(summary, "last_loss"), 4)],
     ["gap", short(value(summary, "gap"), 3)],
     ["tokens/s", typeof perSecond === "number" ? number(Math.round(perSecond)) : NOTHING],
     ["time", duration(value(summary, "wall_seconds"))],
   ]);
   return html`<div class="head">
-    <div class="line"><h1>${nameOf(run)}</h1><${State} name=${state} text=${live.isLost ? `${state}, the page is not connected` : state} /><span class="grow"></span>
+    <div class="line"><h1 dir="auto" title=${nameOf(run)}>${nameOf(run)}</h1><${State} name=${state} text=${live.isLost ? `${state}, the page is not connected` : state} /><span class="grow"></span>
       ${run.parent && html`<a class="button" href=${link(["compare"], { runs: `${run.parent},${id}` })}>Compare with its parent</a>`}
       ${!isReadOnly && html`<a class="button" href=${link(["new"], { from: id })}>New run from this</a>`}</div>
     <p class="line muted">
@@ -84,8 +86,8 @@ function Head({ run, live, isReadOnly, id, again }) {
     </p>
     ${isRemoved && html`<${Problem} error=${new Error("the folder of this run was removed; what is shown here was read before")} />`}
     ${steps && state !== "finished" ? html`<progress max=${steps} value=${step} aria-label="steps done"></progress>` : ""}
-    <dl class="facts figures">${figures.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>
-    ${!["running", "paused"].includes(state) && verdictOf(run.rows ?? []).map((text) => html`<p key=${text} class="verdict">${text}</p>`)}
+    ${summary && html`<dl class="facts figures">${figures.map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>`}
+    ${!["running", "paused"].includes(state) && textsOf(run.rows ?? [], "verdict").map((text) => html`<p key=${text} class="verdict">${text}</p>`)}
     ${!isReadOnly && !isRemoved && html`<${Actions} key=${id} id=${id} offers=${run.offers ?? {}} again=${again} />`}
   </div>`;
 }
@@ -101,17 +103,16 @@ function Charts({ run, id, query, feed, theme, isReadOnly }) {
   return html`<div class="split"><div>
     ${run.findings?.length > 0 && html`<${Findings} findings=${run.findings} chosen=${query.finding} onChoose=${(/** @type {any} */ index) => change({ finding: index })} from=${isReadOnly ? null : id} />`}
     <${ViewTools} view=${view} query=${query} />
-    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} isWide=${chart.key === "loss"} drawn=${drawnOf(chart, id, view.isLog)} view=${view} onView=${onView} hidden=${hidden} onHide=${(/** @type {string} */ name) => change({ hide: toggled(hidden, name) })} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : "No step has been recorded yet."}<//>`}
+    ${shown.length ? html`<h2 class="unseen">Charts</h2><div class="charts">${shown.map((/** @type {any} */ chart) => html`<${Chart} key=${chart.key} isWide=${chart.key === "loss"} drawn=${drawnOf(chart, id, view.isLog)} view=${view} onView=${onView} hidden=${hidden} onHide=${(/** @type {string} */ name) => change({ hide: toggled(hidden, name) })} marks=${marks(chart)} feed=${feed} shared=${id} theme=${theme} />`)}</div>` : html`<${Empty}>${run.charts?.length ? "No chart has that word." : run.unread ? "Its charts cannot be drawn." : "No step has been recorded yet."}<//>`}
   </div><aside class="stack">
     <${Criteria} criteria=${run.criteria ?? []} />
     <${Scores} scores=${run.scores ?? []} />
     <${Confusion} confusion=${run.confusion} />
     <${Labels} labels=${run.labels} />
-    <${Ledger} controls=${(run.controls ?? []).filter((/** @type {any} */ each) => each.action !== "finish" || each.step !== run.steps)} />
-    <section><h2>Figures</h2><dl class="list">${restOf(run.rows ?? []).map((/** @type {[string, string]} */ [name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>
+    <${Ledger} interventions=${run.interventions ?? []} />
+    ${run.rows?.length > 0 && html`<section><h2>Figures</h2><dl class="list">${restOf(run.rows).map(([name, text], index) => html`<div key=${index}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl></section>`}
     ${run.commands?.length > 0 && html`<section><h2>Next</h2>${run.commands.map((/** @type {any} */ each) => html`<pre key=${each}>${typeof each === "string" ? each : each.command ?? each.join?.("  ")}</pre>`)}</section>`}
     ${(run.cut ?? []).map((/** @type {string} */ each) => html`<p key=${each} class="small muted">Not all is shown: ${each}.</p>`)}
-    ${run.damaged?.length > 0 && html`<p class="warn">${plural(run.damaged.length, "line")} of the journal could not be read: ${run.damaged.slice(0, 5).join(", ")}</p>`}
   </aside></div>`;
 }
 
@@ -138,8 +139,6 @@ function useRun(id) {
     const handlers = {
       points: (/** @type {any} */ value) => {
         feed.dispatchEvent(new CustomEvent("points", { detail: value }));
-        const steps = Object.values(value.series).flatMap((/** @type {any} */ series) => series.x.step.slice(-1));
-        setLive((/** @type {any} */ old) => ({ ...old, step: Math.max(old.step ?? 0, ...steps) }));
         within(FIGURES_AFTER);
       },
       entries: () => within(ENTRIES_AFTER),
@@ -199,17 +198,23 @@ function together(charts, metric) {
   return charts.flatMap((chart) => (chart === others[0] ? [one] : others.includes(chart) ? [] : [chart]));
 }
 
-/** The sentences of the verdict among the figures, where a name stands once. @param {[string, string][]} rows */
-function verdictOf(rows) {
-  const start = rows.findIndex(([name]) => name === "verdict");
+/** The training loss with its statistic, which is not that of the last step. @param {any} summary */
+function lossTitle(summary) {
+  const count = value(summary, "loss_window");
+  return count > 1 ? `training loss, mean of ${number(count)} steps` : "training loss";
+}
+
+/** The texts of a figure that has several, where its name stands once. @param {[string, string][]} rows @param {string} figure */
+function textsOf(rows, figure) {
+  const start = rows.findIndex(([name]) => name === figure);
   const end = rows.findIndex(([name], index) => index > start && name !== "");
   return start < 0 ? [] : rows.slice(start, end < 0 ? undefined : end).map(([, text]) => text);
 }
 
-/** The figures that the head does not show. @param {[string, string][]} rows @returns {[string, string][]} */
+/** The figures that neither the head nor the ledger shows. @param {[string, string][]} rows @returns {[string, string][]} */
 function restOf(rows) {
-  const verdict = verdictOf(rows);
-  const found = rows.filter(([name, text]) => !["run", "status"].includes(name) && !verdict.includes(text) && !DRAWN.test(text));
+  const shown = [...textsOf(rows, "verdict"), ...textsOf(rows, "intervention")];
+  const found = rows.filter(([name, text]) => !ELSEWHERE.includes(name) && !shown.includes(text) && !DRAWN.test(text));
   return /** @type {[string, string][]} */ (found.map(([name, text]) => [name, name === "created" ? moment(text) : text]));
 }
 

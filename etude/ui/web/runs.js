@@ -3,7 +3,7 @@
 import { html, useEffect, useMemo } from "./vendor/preact.js";
 import { get, isExported, listen } from "./api.js";
 import { NOTHING, decimal, duration, metricTitle, moment, number, plural, short, signed } from "./format.js";
-import { Empty, Icon, Loading, Problem, State, say, useMedia, useReading } from "./parts.js";
+import { Empty, Few, Icon, Loading, Pick, Problem, State, say, useMedia, useReading } from "./parts.js";
 import { change, go, link, listOf, toggled } from "./route.js";
 import { BY_WORDS, LongTable, offerCsv, ordered } from "./table.js";
 
@@ -11,8 +11,8 @@ const USUAL = ["status", "name", "model", "data", "best", "gap", "step", "speed"
 const NARROW = ["status", "name", "best", "curve"];
 const LOOK_EVERY = 5000; // milliseconds, where events do not come
 
-/** @param {{query: Record<string, string>, isReadOnly: boolean}} props */
-export function Runs({ query, isReadOnly }) {
+/** @param {{query: Record<string, string>, isReadOnly: boolean, about: any}} props */
+export function Runs({ query, isReadOnly, about }) {
   const { value, error, again } = useRuns();
   const isNarrow = useMedia("(max-width: 720px)");
   const chosen = listOf(query.runs);
@@ -36,10 +36,10 @@ export function Runs({ query, isReadOnly }) {
   const pick = (/** @type {string} */ key) => change({ columns: toggled(names, key) });
   return html`<h1>Runs</h1>
     <${Problem} error=${error} again=${again} />
-    <div class="tools">
+    ${runs.length > 0 && html`<div class="tools">
       <input type="search" placeholder="Name, model, data, tag, state" aria-label="find runs" value=${query.q ?? ""} onInput=${(/** @type {any} */ event) => change({ q: event.target.value })} onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Escape" && change({ q: null })} />
-      <${Pick} name="state" value=${query.state} values=${runs.map((/** @type {any} */ run) => run.status)} />
-      <${Pick} name="tag" value=${query.tag} values=${runs.flatMap((/** @type {any} */ run) => run.tags ?? [])} />
+      <${Filter} name="state" value=${query.state} values=${runs.map((/** @type {any} */ run) => run.status)} />
+      <${Filter} name="tag" value=${query.tag} values=${runs.flatMap((/** @type {any} */ run) => run.tags ?? [])} />
       <span class="muted" role="status">${rows.length === runs.length ? plural(runs.length, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(runs.length, "run")}`}</span>
       ${trials > 0 && trials < runs.length && html`<label class="line check"><input type="checkbox" checked=${isWhole} onChange=${() => change({ trials: isWhole ? "0" : null })} />with ${plural(trials, "trial")} of sweeps</label>`}
       <span class="grow"></span>
@@ -48,38 +48,41 @@ export function Runs({ query, isReadOnly }) {
       ${rows.length > 0 && html`<button onClick=${() => offerCsv("runs.csv", columns.filter(({ key }) => !["choose", "curve", "findings"].includes(key)), rows)} title="all columns of these runs as a file">CSV</button>`}
       ${chosen.length > 0 && html`<button class="quiet" onClick=${() => change({ runs: null })}>Clear</button>`}
       <a class="button ${chosen.length > 1 ? "main" : ""}" href=${chosen.length > 1 ? toCompare : undefined} aria-disabled=${chosen.length > 1 ? undefined : "true"} role=${chosen.length > 1 ? undefined : "link"}>Compare${chosen.length ? ` ${chosen.length}` : ""}</a>
-    </div>
+    </div>`}
     ${runs.length ? html`<${LongTable} label="runs" columns=${shown} rows=${rows} sort=${sort} onSort=${(/** @type {string} */ next) => change({ sort: next })} chosen=${chosen}
-      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id), c: () => chosen.length > 1 && go(toCompare) }} /><p class="hint small muted" aria-hidden="true">↑ ↓ to a run, Enter opens it, x chooses it, p pins it as the baseline, c compares those chosen</p>` : html`<${NoRuns} isReadOnly=${isReadOnly} />`}
+      keys=${{ Enter: (/** @type {any} */ run) => go(link(["run", run.id])), x: (/** @type {any} */ run) => toggle(run.id), p: (/** @type {any} */ run) => pin(run.id), c: () => chosen.length > 1 && go(toCompare) }} /><p class="hint small muted" aria-hidden="true">↑ ↓ to a run, Enter opens it, x chooses it, p pins it as the baseline, c compares those chosen</p>` : html`<${NoRuns} folders=${about.folders ?? []} isReadOnly=${isReadOnly} />`}
     ${runs.length > 0 && !rows.length && html`<${Empty}>No run is like that. <button class="quiet" onClick=${() => change({ q: null, state: null, tag: null })}>Show all</button><//>`}
     <div class="stack below"><${Sweeps} sweeps=${value.sweeps ?? []} /><${Damaged} damaged=${value.damaged ?? []} /></div>`;
 }
 
 /** A choice among what the runs have, with their counts; nothing where all have the same. @param {{name: string, value: string | undefined, values: string[]}} props */
-function Pick({ name, value, values }) {
+function Filter({ name, value, values }) {
   const counts = new Map();
   for (const each of values) counts.set(each, (counts.get(each) ?? 0) + 1);
   if (value) counts.set(value, counts.get(value) ?? 0);
   if (!counts.size || (name === "state" && counts.size === 1 && !value)) return null;
-  return html`<select class="pick" aria-label=${name} value=${value ?? ""} onChange=${(/** @type {any} */ event) => change({ [name]: event.target.value || null })}>
-    <option value="">any ${name}</option>${[...counts].sort(([a], [b]) => BY_WORDS.compare(a, b)).map(([each, count]) => html`<option key=${each} value=${each}>${each} (${number(count)})</option>`)}</select>`;
+  const items = [...counts].sort(([a], [b]) => BY_WORDS.compare(a, b)).map(([each, count]) => [each, `${each} (${number(count)})`]);
+  return html`<${Pick} label=${name} none="any ${name}" value=${value ?? ""} items=${items} onChange=${(/** @type {string} */ key) => change({ [name]: key })} />`;
 }
 
-/** @param {{isReadOnly: boolean}} props */
-const NoRuns = ({ isReadOnly }) => html`<${Empty}>There are no runs in the folders that this page shows.
+/** @param {{folders: string[], isReadOnly: boolean}} props */
+const NoRuns = ({ folders, isReadOnly }) => html`<${Empty}>There are no runs in ${folders.length ? folders.map((folder, index) => html`${index ? " and " : ""}<code key=${folder}>${folder}</code>`) : "the folders that this page shows"}.
   ${isReadOnly ? html` <code>etude demo</code> makes one.` : html` <a href=${link(["new"])}>Start one</a>, or let <code>etude demo</code> make one.`}<//>`;
+
+/** @param {any[]} named */
+const byName = (named) => [...named].sort((a, b) => BY_WORDS.compare(a.name, b.name));
 
 /** @param {{sweeps: any[]}} props */
 function Sweeps({ sweeps }) {
   if (!sweeps.length) return null;
-  return html`<section><h2>Sweeps</h2><ul>${sweeps.map((sweep) => html`<li key=${sweep.id} class="line"><a href=${link(["sweep", sweep.id])}>${sweep.name}</a>
-    <span class="muted">${Object.entries(sweep.trials ?? {}).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${name}`).join(", ")}</span></li>`)}</ul></section>`;
+  return html`<section><h2>Sweeps</h2><${Few} items=${byName(sweeps)} noun="sweep" draw=${(/** @type {any} */ sweep) => html`<li key=${sweep.id} class="line"><a href=${link(["sweep", sweep.id])} dir="auto">${sweep.name}</a>
+    <span class="muted">${Object.entries(sweep.trials ?? {}).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${name}`).join(", ")}</span></li>`} /></section>`;
 }
 
 /** @param {{damaged: any[]}} props */
 function Damaged({ damaged }) {
   if (!damaged.length) return null;
-  return html`<section><h2>Not shown</h2><ul>${damaged.map((each) => html`<li key=${each.name} class="line"><${State} name="damaged" text=${each.name} /><span class="muted">${each.problem}</span></li>`)}</ul></section>`;
+  return html`<section><h2>Not shown</h2><${Few} items=${byName(damaged)} noun="folder" draw=${(/** @type {any} */ each) => html`<li key=${each.name} class="line"><${State} name="damaged" text=${each.name} /><span class="muted">${each.problem}</span></li>`} /></section>`;
 }
 
 /** The runs now, and again when the server says that any changed. */
@@ -110,7 +113,7 @@ function columnsOf({ baseline, chosen, toggle, pin }) {
   return [
     { key: "choose", title: "", value: () => null, cell: (run) => html`<input type="checkbox" tabindex="-1" aria-label="choose ${run.name}" checked=${chosen.includes(run.id)} onChange=${() => toggle(run.id)} />` },
     { key: "status", title: "State", value: (run) => run.status, cell: (run) => html`<${State} name=${run.status} text=${run.ended_early ? `${run.status} early` : run.status} />` },
-    { key: "name", title: "Name", value: (run) => run.name, cell: (run) => html`<span class="name"><a tabindex="-1" href=${link(["run", run.id])} title=${run.name}>${run.name}</a><button class="quiet" tabindex="-1" aria-pressed=${baseline?.id === run.id} aria-label="pin ${run.name} as the baseline" onClick=${() => pin(run.id)}><${Icon} name="pin" /></button></span>` },
+    { key: "name", title: "Name", value: (run) => run.name, cell: (run) => html`<span class="name"><a tabindex="-1" dir="auto" href=${link(["run", run.id])} title=${run.name}>${run.name}</a><button class="quiet" tabindex="-1" aria-pressed=${baseline?.id === run.id} aria-label="pin ${run.name} as the baseline" onClick=${() => pin(run.id)}><${Icon} name="pin" /></button></span>` },
     { key: "model", title: "Model", value: (run) => run.model, cell: (run) => (run.pending ? html`<span class="muted">is being read …</span>` : run.model) },
     { key: "data", title: "Data", value: (run) => run.data },
     { key: "objective", title: "Kind", value: (run) => run.objective },
@@ -124,7 +127,7 @@ function columnsOf({ baseline, chosen, toggle, pin }) {
     { key: "time", title: "Time", numeric: true, value: (run) => run.wall_seconds, cell: figure("wall_seconds", duration) },
     { key: "findings", title: "Findings", value: (run) => weigh(run.findings), cell: (run) => (run.step === null || run.step === undefined ? NOTHING : html`<${Findings} counts=${run.findings} />`) },
     { key: "curve", title: "Curve", value: () => null, cell: (run) => html`<${Spark} values=${run.sparkline ?? []} label="curve of ${run.name}" />` },
-    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", "), cell: (run) => html`<span class="line tags">${(run.tags ?? []).map((/** @type {string} */ tag) => html`<button key=${tag} class="tag" tabindex="-1" title="runs with this tag" onClick=${() => change({ tag })}>${tag}</button>`)}</span>` },
+    { key: "tags", title: "Tags", value: (run) => (run.tags ?? []).join(", "), cell: (run) => html`<span class="line tags">${(run.tags ?? []).map((/** @type {string} */ tag) => html`<button key=${tag} class="tag" dir="auto" tabindex="-1" title="runs with the tag ${tag}" onClick=${() => change({ tag })}>${tag}</button>`)}</span>` },
     { key: "created", title: "Created", value: (run) => run.created, cell: (run) => moment(run.created) },
     { key: "folder", title: "Folder", value: (run) => run.folder },
   ];

@@ -144,7 +144,7 @@ function grouped(trials, key) {
   return found;
 }
 
-/** How many trials are in each state, in words. @param {Trial[]} trials */
+/** How many trials are in each state, in words, the most first. @param {Trial[]} trials */
 function countText(trials) {
-  return [...grouped(trials, (trial) => trial.state)].map(([state, { length }]) => `${number(length)} ${wordOf(state)}`).join(", ");
+  return [...grouped(trials, (trial) => trial.state)].sort(([, a], [, b]) => b.length - a.length).map(([state, { length }]) => `${number(length)} ${wordOf(state)}`).join(", ");
 }

@@ -2,7 +2,7 @@
 // The machine now: its devices, its disk, and runs that were left behind.
 import { html, useEffect } from "./vendor/preact.js";
 import { NOTHING, size } from "./format.js";
-import { Empty, Loading, Problem, State, Table, useAnswer } from "./parts.js";
+import { Empty, Few, Loading, Problem, State, Table, useAnswer } from "./parts.js";
 import { link } from "./route.js";
 
 const LOOK_EVERY = 3000; // milliseconds
@@ -23,7 +23,7 @@ export function System() {
       ${devices.map((/** @type {any} */ device, /** @type {number} */ index) => html`<${Gauge} key=${index} title=${device.name} share=${typeof device.used_percent === "number" ? device.used_percent / 100 : null} text="${typeof device.used_percent === "number" ? `${device.used_percent.toFixed(0)} % busy, ` : ""}${ofTotal(device.memory_bytes, device.memory_total)}" />`)}
     </div>${!devices.length && html`<p class="muted">No GPU is found here.</p>`}</section>
     <section><h2>Disk</h2><${Table} isGrown=${true} columns=${["folder", "free", "total", "taken by runs", "could be removed"]} numeric=${[1, 2, 3, 4]} rows=${disks.map((/** @type {any} */ disk) => [disk.folder, size(disk.free), size(disk.total), size(disk.of_runs), size(disk.removable)])} /></section>
-    <section><h2>Left behind</h2>${stale.length ? html`<ul>${stale.map((/** @type {any} */ each) => html`<li key=${each.id} class="line"><${State} name="warning" text="stale" /><a href=${link(["run", each.id])}>${each.name}</a><span class="muted">${each.why}</span></li>`)}</ul>` : html`<${Empty}>No run looks abandoned.<//>`}</section>
+    <section><h2>Left behind</h2>${stale.length ? html`<${Few} items=${stale} noun="run" draw=${(/** @type {any} */ each) => html`<li key=${each.id} class="line"><${State} name="warning" text="stale" /><a href=${link(["run", each.id])}>${each.name}</a><span class="muted">${each.why}</span></li>`} />` : html`<${Empty}>No run looks abandoned.<//>`}</section>
   </div>`;
 }
 

@@ -36,6 +36,7 @@ export function LongTable({ label, columns, rows, sort, onSort, chosen = [], key
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [view, setView] = useState({ top: 0, height: 800 });
   const [active, setActive] = useState(-1);
+  const [reached, setReached] = useState(""); // the heading that Tab leads to; arrows lead to the others
   useEffect(() => {
     const at = /** @type {HTMLElement} */ (box.current);
     const look = () => setView({ top: at.scrollTop, height: at.clientHeight });
@@ -54,8 +55,8 @@ export function LongTable({ label, columns, rows, sort, onSort, chosen = [], key
     if (top < at.scrollTop) at.scrollTop = top;
     else if (top + 2 * HEIGHT > at.scrollTop + at.clientHeight) at.scrollTop = top + 2 * HEIGHT - at.clientHeight;
   }, [active]);
-  const first = Math.max(Math.floor(view.top / HEIGHT) - MORE, 0);
-  const shown = rows.slice(first, first + Math.ceil(view.height / HEIGHT) + 2 * MORE);
+  const start = Math.max(Math.floor(view.top / HEIGHT) - MORE, 0);
+  const shown = rows.slice(start, start + Math.ceil(view.height / HEIGHT) + 2 * MORE);
   const press = (/** @type {KeyboardEvent} */ event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || /** @type {Element} */ (event.target).closest("input, select")) return;
     const steps = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 12, PageUp: -12, Home: -rows.length, End: rows.length }[event.key];
@@ -65,18 +66,28 @@ export function LongTable({ label, columns, rows, sort, onSort, chosen = [], key
     event.preventDefault();
   };
   const [by, isDown] = [sort.replace(/^-/, ""), sort.startsWith("-")];
+  const titled = columns.filter(({ title }) => title);
+  const first = (titled.find(({ key }) => key === reached) ?? titled.find(({ key }) => key === by) ?? titled[0])?.key;
   const space = (/** @type {number} */ count, /** @type {string} */ key) => count > 0 && html`<tr key=${key} class="space" aria-hidden="true"><td colspan=${columns.length} ref=${(/** @type {HTMLElement | null} */ cell) => cell && (cell.style.height = `${count * HEIGHT}px`)}></td></tr>`;
   return html`<div class="grid" ref=${box} tabindex="0" role="region" aria-label=${label} onKeyDown=${press}>
     <table aria-rowcount=${rows.length + 1}>
       <thead><tr>${columns.map((column) => html`<th key=${column.key} scope="col" class=${column.numeric ? "number" : ""} aria-sort=${by === column.key ? (isDown ? "descending" : "ascending") : undefined}>
-        ${column.title ? html`<button onClick=${() => onSort(nextSort(column, by, isDown))}>${column.title}${by === column.key ? (isDown ? " ↓" : " ↑") : ""}</button>` : html`<span class="unseen">choose</span>`}</th>`)}</tr></thead>
-      <tbody>${space(first, "above")}
-        ${shown.map((row, index) => html`<tr key=${row.id} aria-rowindex=${first + index + 2} class="${chosen.includes(row.id) ? "chosen" : ""} ${first + index === active ? "active" : ""}">${columns.map((column) => {
+        ${column.title ? html`<button tabindex=${column.key === first ? undefined : -1} onFocus=${() => setReached(column.key)} onKeyDown=${aside} onClick=${() => onSort(nextSort(column, by, isDown))}>${column.title}${by === column.key ? (isDown ? " ↓" : " ↑") : ""}</button>` : html`<span class="unseen">choose</span>`}</th>`)}</tr></thead>
+      <tbody>${space(start, "above")}
+        ${shown.map((row, index) => html`<tr key=${row.id} aria-rowindex=${start + index + 2} class="${chosen.includes(row.id) ? "chosen" : ""} ${start + index === active ? "active" : ""}">${columns.map((column) => {
           const value = column.cell ? column.cell(row) : column.value(row);
           return html`<td key=${column.key} class=${column.numeric ? "number" : ""} title=${typeof value === "string" && value.length > 24 ? value : undefined}>${value}</td>`;
         })}</tr>`)}
-        ${space(rows.length - first - shown.length, "below")}</tbody>
+        ${space(rows.length - start - shown.length, "below")}</tbody>
     </table></div>`;
+}
+
+/** Lead from a heading to the one beside it. @param {KeyboardEvent} event */
+function aside(event) {
+  const at = /** @type {HTMLElement} */ (event.target).closest("th"), way = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+  if (!at || !way || event.ctrlKey || event.metaKey || event.altKey) return;
+  at[/** @type {"nextElementSibling"} */ (way)]?.querySelector("button")?.focus();
+  event.preventDefault();
 }
 
 /** Offer columns of rows as a file, with their values as they are. @param {string} name @param {{title: string, value: (row: any) => any}[]} columns @param {any[]} rows */

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.ui.serving import Serving
+from tests.ui.serving import PATIENCE_SECONDS, Serving
 
 ROOT = Path(__file__).parents[3]
 AXE = ROOT / "dev" / "node_modules" / "axe-core" / "axe.min.js"
@@ -21,7 +21,7 @@ FLAGS = [
 ]  # fmt: skip
 # A folder for pictures of the pages; None where nobody asks for them.
 PICTURES = Path(os.environ["ETUDE_PICTURES"]) if "ETUDE_PICTURES" in os.environ else None
-_PATIENCE_MS = 600_000  # for what always comes, on a machine that has much else to do
+PATIENCE_MS = 1000 * PATIENCE_SECONDS  # well below the limit of a test, whose end comes without words
 
 
 @dataclass
@@ -43,16 +43,24 @@ class Window:
     def wait(self, selector: str, **given: Any) -> Any:
         """The first element of a selector, once it is there."""
         found = self.page.locator(selector).first
-        try:
-            found.wait_for(timeout=_PATIENCE_MS, **given)
-        except Exception as error:
-            raise AssertionError(f"{error}\nThe page shows:\n{self.text('body')[:3000]}") from None
+        with self._telling():
+            found.wait_for(timeout=PATIENCE_MS, **given)
         return found
 
     def until(self, condition: str, argument: Any = None) -> None:
         """Wait until an expression in the page is true; one that fails, as of what is not there yet, is not."""
         safe = f"() => {{ try {{ return {condition}; }} catch {{ return false; }} }}"
-        self.page.wait_for_function(safe, arg=argument, timeout=_PATIENCE_MS)
+        with self._telling():
+            self.page.wait_for_function(safe, arg=argument, timeout=PATIENCE_MS)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Add to a failure what the page shows, and what went wrong in it."""
+        try:
+            yield
+        except Exception as error:
+            shown = self.page.evaluate("`${location.hash}\\n${document.body.innerText.slice(0, 3000)}`")
+            raise AssertionError(f"{error}\n{self.wrong}\nThe page shows {shown}") from None
 
     def rest(self) -> None:
         """Wait until two frames were drawn, after which a layout is what it stays."""
@@ -65,7 +73,10 @@ class Window:
         size = self.page.viewport_size
         whole = self.page.evaluate("Math.min(document.documentElement.scrollHeight, 8000)")
         self.page.set_viewport_size({**size, "height": max(whole, size["height"])})
-        self.until("!document.querySelector('main').innerText.includes('Reading …')")
+        self.until(
+            "[...document.querySelectorAll('figcaption')].every((each) => "
+            "each.getBoundingClientRect().top > innerHeight || !each.innerText.startsWith('Reading …'))"
+        )
         self.rest()
         self.page.screenshot(path=str(PICTURES / f"{name}-{self.name}.png"), full_page=True)
         self.page.set_viewport_size(size)
@@ -96,7 +107,7 @@ def look(chromium: Any) -> Callable[..., contextlib.AbstractContextManager[Windo
     def open_window(serving: Serving, width: int = 1280, height: int = 900, **given: Any) -> Iterator[Window]:
         context = chromium.new_context(viewport={"width": width, "height": height}, **given)
         window = Window(context.new_page(), serving.port, f"{given.get('color_scheme', 'light')}-{width}")
-        window.page.set_default_timeout(_PATIENCE_MS)
+        window.page.set_default_timeout(PATIENCE_MS)
         window.page.on("console", lambda said: said.type == "error" and window.wrong.append(said.text))
         window.page.on("pageerror", lambda error: window.wrong.append(str(error)))
         context.on("request", lambda request: _note_foreign(window, request.url))

@@ -7,6 +7,7 @@ from typing import Any
 
 from etude.control.mailbox import FILE
 from tests.report.runs import attempt, new_run, window
+from tests.ui.browser.conftest import PATIENCE_MS
 from tests.ui.serving import serving
 
 ATTACK = """<!doctype html><title>other</title><img src="{ours}/api/runs"><iframe src="{ours}/"></iframe>
@@ -55,7 +56,7 @@ def test_images_frames_forms_and_requests_of_another_port_are_refused_and_write_
         answers: list[tuple[str, int]] = []
         context.on("response", lambda found: answers.append((found.url, found.status)))
         window_of_both.goto(f"http://127.0.0.1:{other.server_port}/")
-        window_of_both.wait_for_function("() => window.found", timeout=60_000)
+        window_of_both.wait_for_function("() => window.found", timeout=PATIENCE_MS)
         found = window_of_both.evaluate("window.found")
         context.close()
         other.shutdown()

@@ -8,6 +8,7 @@ import pytest
 from etude.control.mailbox import FILE
 from tests.processes import wait_for
 from tests.report.runs import attempt, evaluation, new_run, window
+from tests.ui.browser.conftest import PATIENCE_MS
 from tests.ui.proxying import proxying
 from tests.ui.serving import serving
 
@@ -32,11 +33,11 @@ def test_a_browser_looks_at_a_run_and_steers_it_below_the_path_of_a_proxy(
         (cookie,) = context.cookies()
         assert (cookie["path"], cookie["httpOnly"]) == ("/user/me/proxy/8171", True)
         page.goto(f"{proxy.url}#/run/{writer.run.info['id']}")
-        page.wait_for_selector("canvas", timeout=30_000)
+        page.wait_for_selector("canvas", timeout=PATIENCE_MS)
         writer.append(*window(11, 12))
-        page.wait_for_selector("text=step 12", timeout=30_000)
+        page.wait_for_selector("text=step 12", timeout=PATIENCE_MS)
         page.get_by_role("button", name="Checkpoint").click()
-        page.wait_for_function("() => document.body.innerText.includes('Checkpoint')", timeout=30_000)
+        page.wait_for_function("() => document.body.innerText.includes('Checkpoint')", timeout=PATIENCE_MS)
         wait_for(lambda: page.wait_for_timeout(20) or (writer.run.path / FILE).exists())
         context.close()
     assert wrong == []
