@@ -58,12 +58,13 @@ class Comparison:
         return [history.run.name for history in self.histories]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; lists have the order of `runs`."""
+        """Plain values for JSON; lists have the order of `runs`, and cells of the table that of `columns`."""
         ranking = self.ranking
         return {
             "runs": self.names,
             "baseline": self.names[self.baseline],
             "ordered": [group.name for group in self.columns],
+            "columns": [group.to_dict() for group in self.columns],
             "ordered_by": ranking.figure or "time",
             "validation_compares": ranking.compares_validation,
             "winner": ranking.winner,

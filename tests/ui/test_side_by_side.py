@@ -10,7 +10,7 @@ from etude.ui.library import Library
 from etude.ui.programs import Programs
 from etude.ui.side_by_side import compare
 from tests.conftest import Outcome
-from tests.report.runs import finished_run
+from tests.report.runs import attempt, evaluation, finished_run, new_run, window
 
 
 def test_a_comparison_is_that_of_the_command(
@@ -28,6 +28,22 @@ def test_a_comparison_is_that_of_the_command(
     assert "peak" in found["keys"]["optim.learning_rate"]["why"]
     monkeypatch.setattr(readings, "_LARGE", 0)
     assert compare(Library([tmp_path]), Programs(), ids) == found
+
+
+def test_cells_are_those_of_the_runs_of_their_column(tmp_path: Path) -> None:
+    writer = new_run(tmp_path, {"optim.learning_rate": 1e-2})
+    writer.append(attempt(), *window(1, 10), evaluation(10, 1.0))
+    writer.close("stopped")
+    runs = [writer.run, finished_run(tmp_path, {"optim.learning_rate": 1e-3})]
+    orders = set()
+    for given in (runs, runs[::-1]):
+        found = compare(Library([tmp_path]), Programs(), [run.info["id"] for run in given])
+        columns = [given[column["runs"][0]] for column in found["columns"]]
+        rows = {name.strip(): cells for name, *cells in found["rows"]}
+        assert rows["status"] == [run.state for run in columns]
+        assert rows["optim.learning_rate"] == [str(run.recipe.optim.learning_rate) for run in columns]
+        orders.add(columns == given)
+    assert orders == {True, False}  # the columns have an order of their own
 
 
 def test_the_baseline_joins_the_runs(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ export function Compare({ query, theme }) {
     <${Recipes} recipe=${value.recipe ?? {}} changes=${value.changes} names=${names} ids=${ids} />
     <${Curves} ids=${ids} names=${names} query=${query} theme=${theme} />
     <div class="stack">
-      <${Figures} value=${value} names=${names} ids=${ids} query=${query} />
+      <${Figures} value=${value} ids=${ids} />
       ${(value.commands ?? []).length > 0 && html`<section><h2>To know more</h2>${value.commands.map((/** @type {string} */ each) => html`<pre key=${each}>${each}</pre>`)}</section>`}
     </div>`;
 }
@@ -92,13 +92,14 @@ function Recipes({ recipe, changes, names, ids }) {
 /** A change that a run took. @param {any} change */
 const changeText = (change) => (change?.key === undefined ? setting(change) : `${change.key} ${setting(change.value)} after step ${number(change.after_step)}`);
 
-/** The table of `etude compare`, run by run. @param {any} props */
-function Figures({ value, names, ids, query }) {
+/** The table of `etude compare`, from the worst to the best; runs that differ in their seed share a column. @param {any} props */
+function Figures({ value, ids }) {
   const rows = (value.rows ?? []).filter((/** @type {string[]} */ [name]) => !SHOWN.includes(name.trim()) && !(name.trim() in (value.recipe ?? {})));
   if (!rows.length) return null;
   const best = new Set(value.winner ?? []);
+  const last = (/** @type {{runs: number[]}} */ column) => ids[column.runs[column.runs.length - 1]];
   return html`<section><h2>Figures</h2><div class="scroll" tabindex="0" role="region" aria-label="figures"><table class="grown">
-    <thead><tr><th scope="col">figure</th>${names.map((/** @type {string} */ name, /** @type {number} */ index) => html`<th key=${index} scope="col" class="number"><a class="label" dir="auto" title=${name} href=${link(["run", ids[index]])}>${name}</a>${best.has(name) ? html` <span class="state good">ahead</span>` : ""}
-      <div><label class="small"><input type="radio" name="baseline" checked=${(query.baseline ?? ids[0]) === ids[index]} onChange=${() => change({ baseline: ids[index] })} /> baseline</label></div></th>`)}</tr></thead>
+    <thead><tr><th scope="col">figure</th>${value.columns.map((/** @type {{name: string, runs: number[]}} */ column) => html`<th key=${last(column)} scope="col" class="number"><a class="label" dir="auto" title=${column.name} href=${link(["run", last(column)])}>${column.name}</a>${column.runs.length > 1 ? html` <span class="muted">${plural(column.runs.length, "run")}</span>` : ""}${best.has(column.name) ? html` <span class="state good">ahead</span>` : ""}
+      <div><label class="small"><input type="radio" name="baseline" checked=${column.runs.includes(value.place)} onChange=${() => change({ baseline: last(column) })} /> baseline</label></div></th>`)}</tr></thead>
     <tbody>${rows.map((/** @type {any[]} */ row, /** @type {number} */ index) => html`<tr key=${index}><th scope="row">${row[0].trim()}</th>${row.slice(1).map((each, column) => html`<td key=${column} class="number">${each ?? NOTHING}</td>`)}</tr>`)}</tbody></table></div></section>`;
 }

@@ -93,6 +93,11 @@ def test_two_runs_stand_side_by_side_with_what_differs(
         window.go("#/compare?runs={first},{second}".format(**ids))
         window.wait("h1:has-text('2 runs side by side')")
         assert "optim.learning_rate" in window.text("table:has-text('0.0003')")
+        figures = window.page.locator("section:has(h2:text-is('Figures')) tr")
+        heads = [head.get_attribute("href") for head in figures.first.locator("a").all()]
+        states = [server.get(f"/api/runs/{str(head).rpartition('/')[2]}")["state"] for head in heads]
+        assert figures.filter(has_text="status").locator("td").all_inner_texts() == states
+        assert sorted(states) == ["finished", "stopped"]
         window.wait("[data-chart='Training loss'] canvas")
         assert window.page.locator("[data-chart='Training loss'] .legend button").count() == 2
         window.page.get_by_role("button", name="Training loss as table").click()
