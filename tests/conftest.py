@@ -39,7 +39,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="how often the kill test kills")
     parser.addoption(
-        "--shortages", type=int, default=10, help="steps that run out of memory, for each rank count"
+        "--shortages", type=int, default=6, help="steps that run out of memory, for each rank count"
     )
     parser.addoption("--hostile", action="store_true", help="also the slow inputs of tests/hostile")
     parser.addoption("--slow", action="store_true", help="also the long form of tests that have a short one")

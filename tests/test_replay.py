@@ -1,17 +1,17 @@
 """A run that was steered is made again, bit for bit, from its recipe and the changes in its journal."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etude.control.mailbox import is_going_on, post
+from etude.control.mailbox import post
 from etude.errors import InputError
 from etude.recipe.load import recipe_from, to_toml, with_changes
 from etude.recipe.schema import Recipe
@@ -24,6 +24,7 @@ from tests import recipes
 from tests.bases import write_corpus, write_encoder, write_instructions, write_labelled, write_qwen2
 from tests.limited import failing, fragile_loss
 from tests.processes import in_a_fork
+from tests.programs import run_program
 from tests.recipes import tiny
 
 Make = Callable[..., Recipe]
@@ -170,40 +171,31 @@ def test_a_run_that_was_short_of_memory_is_made_again(tmp_path: Path, make_recip
     assert (tensors(made), series(made)) == (tensors(run), series(run))
 
 
-def test_two_ranks_make_a_steered_run_again(tmp_path: Path) -> None:
+def test_two_ranks_make_a_steered_run_again(tmp_path: Path, cache: Path) -> None:
     changes = {
-        "schedule.kind": "constant",
-        "train.steps": 60,
-        "records.log_every_steps": 2,
-        "train.devices": 2,
-    }
-    (tmp_path / "recipe.toml").write_text(to_toml(with_changes(pretraining(tmp_path), changes)))
-    words = [
-        sys.executable,
-        "-m",
-        "etude",
-        "train",
-        str(tmp_path / "recipe.toml"),
-        "--runs",
-        str(tmp_path / "runs"),
-    ]
-    first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    asked = [("optim.learning_rate", 1e-3), ("evaluate.every_steps", 7), ("train.steps", 70)]
-    while asked and first.poll() is None:
-        time.sleep(0.05)
-        for run in list_runs(tmp_path / "runs") if (tmp_path / "runs").is_dir() else ():
-            if is_going_on(run) and any(isinstance(each.event, Step) for each in run.ledger().entries):
-                key, value = asked.pop(0)
-                post(run, "set", key=key, value=value)
-    assert first.wait(240) == 0
-    (run,) = list_runs(tmp_path / "runs")
+        "schedule.kind": "constant", "train.steps": 20, "records.log_every_steps": 2, "train.devices": 2,
+    }  # fmt: skip
+    recipe = with_changes(pretraining(tmp_path), changes)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
+    asked = {4: ("optim.learning_rate", 1e-3), 6: ("evaluate.every_steps", 7), 9: ("train.steps", 24)}
+    requests = {step: [{"action": "set", "key": key, "value": value}] for step, (key, value) in asked.items()}
+    runs = tmp_path / "runs"
+    done = run_program("steered", [tmp_path / "recipe.json", runs, json.dumps(requests)], cache, ranks=2)
+    assert done.code == 0, done.err[-2000:]
+    (run,) = list_runs(runs)
+    (run.path / "lease.json").write_text(
+        json.dumps({**run.lease, "left": True})
+    )  # as a command does at its end
     made = [
         each.event for each in run.ledger().entries if isinstance(each.event, Control) and each.event.changes
     ]
-    assert len(made) == 3 and series(run)[69][0] == 70
+    assert len(made) == 3 and series(run)[23][0] == 24
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    words = ["train", str(tmp_path / "recipe.toml"), "--runs", str(runs), "--replay", run.name]
     told = subprocess.run(
-        [*words, "--replay", run.name], check=True, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "etude", *words], check=False, capture_output=True, text=True, timeout=240
     )
+    assert told.returncode == 0, told.stderr
     assert told.stderr.count(f"makes {run.name} again, with the 3 changes made to it") == 1
-    (_, second) = list_runs(tmp_path / "runs")
+    (_, second) = list_runs(runs)
     assert (tensors(second), series(second)) == (tensors(run), series(run))

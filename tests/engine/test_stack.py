@@ -84,7 +84,7 @@ def assert_same(alone: Training, together: Training, rel: float = 1e-5) -> None:
 @pytest.mark.parametrize(
     ("each", "common"),
     [
-        (FIVE, {"train.steps": 20, "evaluate.every_steps": 10}),
+        (FIVE, {"train.steps": 10, "evaluate.every_steps": 5}),
         (FIVE[:2], {"train.micro_batch_size": 1, "adapter.dropout": 0.2}),
         (FIVE[2:4], {"adapter.dora": True, "train.activation_checkpointing": True}),
     ],

@@ -1,9 +1,6 @@
 """The rank that keeps the others waiting is named, once, and its time is in the record."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +8,7 @@ from etude.engine.stragglers import Stragglers
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding, Resource
 from etude.records.store import list_runs
+from tests.programs import run_program
 
 
 def test_a_rank_has_to_be_slow_several_times_in_a_row() -> None:
@@ -29,19 +27,15 @@ def test_nobody_judges_times_that_a_rank_does_not_know() -> None:
     assert not any(stragglers.judge(step, [0, 10_000]) for step in range(9)) and stragglers.times is None
 
 
-def test_a_run_names_its_slow_rank(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+def test_a_run_names_its_slow_rank(tmp_path: Path, cache: Path, make_recipe: Callable[..., Recipe]) -> None:
     recipe = make_recipe({
         "train.steps": 7, "train.devices": 2, "train.micro_batch_size": 1, "records.log_every_steps": 1,
         "evaluate.every_steps": 7,
     })  # fmt: skip
 
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-    script = [sys.executable, str(Path(__file__).with_name("slow.py")), str(tmp_path)]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        script, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_program("engine/slow", [tmp_path], cache)
+    assert done.code == 0, done.err
     (run,) = list_runs(tmp_path / "runs")
     records = [entry.event for entry in run.ledger().entries]
     found = [each for each in records if isinstance(each, Finding) and each.kind == "slow_rank"]

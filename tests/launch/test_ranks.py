@@ -3,6 +3,7 @@ does.
 """
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from etude.recipe.load import load_recipe
 from etude.records.events import Control
 from etude.records.store import list_runs
 from tests.processes import Life, final_bits, listening, wait_for
+from tests.programs import run_program
 
 Write = Callable[..., Path]
 
@@ -32,13 +35,13 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
         "evaluate.every_steps": 80, "run.lost_after": "20s",
     })  # fmt: skip
     module = ["-m", "etude"]
-    whole = Life(recipe, tmp_path / "whole", cache, module)
-    whole.wait_for_progress()
-    assert listening(psutil.Process(whole.process.pid)) == []
-    assert whole.end() == 0
+    (tmp_path / "recipe.json").write_text(json.dumps(load_recipe(recipe).to_dict()))
+    whole = run_program("steered", [tmp_path / "recipe.json", tmp_path / "whole", "{}"], cache, ranks=2)
+    assert whole.code == 0, whole.err[-2000:]
 
     killed = Life(recipe, tmp_path / "runs", cache, module)
     killed.wait_for_progress()
+    assert listening(psutil.Process(killed.process.pid)) == []
     killed.ranks[1].kill()
     assert killed.end() == 1
     assert (

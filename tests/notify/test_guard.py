@@ -25,7 +25,7 @@ from tests.notify.server import Service, serving, wait_until
 from tests.processes import final_bits
 
 Make = Callable[..., Recipe]
-LONG = {"train.steps": 300, "checkpoint.every_steps": 20, "evaluate.every_steps": 100}
+LONG = {"train.steps": 160, "checkpoint.every_steps": 20, "evaluate.every_steps": 80}
 TOLD = {"notify": [{"channel": "webhook", "on": ["fault", "finished"]}]}
 QUICK = Limits(silence=3.0, poll=0.05, grace=0.3, back_off=0.05, restarts=3)
 

@@ -42,7 +42,7 @@ def test_killed_controller_and_stage_and_the_same_command_again(tmp_path: Path, 
 
 
 def test_a_stage_that_outlives_its_controller_is_waited_for(tmp_path: Path, corpus: Path) -> None:
-    path, told = make(tmp_path, corpus, {"train.steps": [300]}), list[str]()
+    path, told = make(tmp_path, corpus, {"train.steps": [120]}), list[str]()
     place, sweep = tmp_path / "place", load_sweep(path)
     folder = SweepFolder(place)
     with folder.hold():

@@ -239,6 +239,7 @@ def test_what_a_look_takes_in_while_points_are_sent_comes_with_the_next(
         return frames[len(frames) // 2]
 
     monkeypatch.setattr(events.Watch, "_make_frames", make_while_a_look_goes_on)
+    monkeypatch.setattr(events, "COMMENT_SECONDS", 0.2)  # after which a listener looks without being woken
 
     async def hear() -> list[int]:
         steps = list[int]()
