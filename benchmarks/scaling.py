@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.estimate import Estimate, estimate
-from etude.plan.gpus import find_gpu
+from etude.gpus import find_gpu
 from etude.recipe.load import recipe_from
 from etude.text import rough_size
 

@@ -9,6 +9,8 @@ import torch
 
 from etude.engine.world import measure_matrix_rate
 from etude.errors import InputError
+from etude.gpus import SHARE_INTERVAL, Gpu, usual_share
+from etude.links import Cluster
 from etude.models.weights import has_weights
 from etude.plan import Plan
 from etude.plan.assumed import plan_without
@@ -28,9 +30,7 @@ from etude.plan.forecast import (
     weights_bytes,
     work_of_step,
 )
-from etude.plan.gpus import SHARE_INTERVAL, Gpu, usual_share
 from etude.plan.length import choose_length
-from etude.plan.links import Cluster
 from etude.plan.room import Room, make_room
 from etude.plan.rows import plan_notes, plan_rows
 from etude.plan.stated import find_disagreements

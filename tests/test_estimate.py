@@ -8,8 +8,8 @@ import pytest
 
 from etude.errors import InputError
 from etude.estimate import estimate
+from etude.gpus import find_gpu
 from etude.plan.forecast import work_of_step
-from etude.plan.gpus import find_gpu
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
 from etude.report.grades import Correction

@@ -23,13 +23,13 @@ from etude.engine.shards import Shards
 from etude.engine.tensor_files import Piece, begin_file, safetensors, write_rows
 from etude.engine.world import World
 from etude.errors import InputError
+from etude.gpus import GPUS
+from etude.links import Cluster
 from etude.models.build import draw_weights
 from etude.models.families.table import family_of
 from etude.models.layers import fill
 from etude.objectives.causal import Causal
 from etude.plan.assumed import plan_without
-from etude.plan.gpus import GPUS
-from etude.plan.links import Cluster
 from etude.plan.memory import Subject, estimate_memory
 from etude.plan.traffic import traffic_of
 from etude.recipe.course import Course

@@ -48,7 +48,7 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_gpu(incomplete: str) -> list[str]:
     """Names of the GPUs whose published rates are known."""
-    from etude.plan.gpus import GPUS
+    from etude.gpus import GPUS
 
     return [name for name in GPUS if name.startswith(incomplete.lower())]
 

@@ -19,8 +19,8 @@ from etude.text import rough_price, shorten
 
 if TYPE_CHECKING:
     from etude.estimate import Estimate
-    from etude.plan.gpus import Gpu
-    from etude.plan.links import Cluster
+    from etude.gpus import Gpu
+    from etude.links import Cluster
     from etude.report.grades import Correction
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -136,7 +136,7 @@ def estimate(
         raise InputError("--steps is for a run (--from RUN); of a recipe set train.steps=N")
     with without_collection():  # a tenth of the time, which is half of that of a GPU elsewhere
         from etude.estimate import estimate as make
-        from etude.plan.gpus import find_gpu
+        from etude.gpus import find_gpu
 
     found = None if gpu is None else find_gpu(gpu)
     cluster = _choose_cluster(found, per_machine, network)
@@ -151,7 +151,7 @@ def estimate(
 
 def _choose_cluster(gpu: "Gpu | None", per_machine: int | None, network: float | None) -> "Cluster | None":
     """The machines of a GPU. Raises: InputError without a GPU, or for a link that nobody sells."""
-    from etude.plan.links import INFINIBAND, MOST_GBITS, Cluster, Link
+    from etude.links import INFINIBAND, MOST_GBITS, Cluster, Link
 
     if gpu is None:
         if per_machine is not None or network is not None:

@@ -30,6 +30,7 @@ from etude.cli import (
     sweep_report,
     train,
     ui,
+    verify,
     watch,
 )
 from etude.cli.completion import join_words
@@ -78,6 +79,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sample": steer.sample,
     "report": read.report,
     "watch": watch.watch,
+    "verify": verify.verify,
     "guard": notify.guard,
     "ui": ui.ui,
     "selftest": selftest.selftest,

@@ -40,7 +40,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show the trials of a sweep, the work that they share and the time they take; nothing is trained."""
-    from etude.plan.gpus import find_gpu
+    from etude.gpus import find_gpu
     from etude.sweep import document
     from etude.sweep.grid import load_sweep
     from etude.sweep.measure import measure_for_plan

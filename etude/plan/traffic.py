@@ -6,9 +6,9 @@ from typing import Any
 
 from etude.engine.parallel import BUCKET_BYTES
 from etude.engine.shards import parts_of
+from etude.links import Cluster, Kind, sent_bytes
 from etude.models.families.table import family_of
 from etude.plan import Plan
-from etude.plan.links import Cluster, Kind, sent_bytes
 from etude.text import plural, rough_size
 
 _SHAPES = 4  # of the matrices of a block, those of a shape in one exchange

@@ -9,11 +9,11 @@ import torch
 from etude.data.loader import steps_per_epoch
 from etude.engine.world import measure_matrix_rate
 from etude.errors import InputError
+from etude.gpus import Gpu, usual_share
 from etude.models.families.table import family_of
 from etude.plan import Plan, make_plan
 from etude.plan.assumed import plan_without
 from etude.plan.forecast import assume_costs, forecast, work_of_step
-from etude.plan.gpus import Gpu, usual_share
 from etude.plan.length import choose_length
 from etude.plan.memory import Memory, memory_of
 from etude.recipe.load import flatten, values_hash

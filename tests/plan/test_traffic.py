@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from etude.gpus import GPUS
+from etude.links import Cluster
 from etude.plan import Plan
 from etude.plan.assumed import plan_without
-from etude.plan.gpus import GPUS
-from etude.plan.links import Cluster
 from etude.plan.traffic import Traffic, part_bytes, traffic_of
 from etude.recipe.load import recipe_from
 from tests.recipes import tiny

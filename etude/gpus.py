@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass
 
 from etude.errors import InputError
-from etude.plan.links import PCIE3, PCIE4, PCIE5, Link
+from etude.links import PCIE3, PCIE4, PCIE5, Link
 from etude.recipe.schema import Recipe
 
 

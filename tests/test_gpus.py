@@ -3,7 +3,7 @@
 import pytest
 
 from etude.errors import InputError
-from etude.plan.gpus import GPUS, find_gpu, usual_share
+from etude.gpus import GPUS, find_gpu, usual_share
 from tests import bases, recipes
 
 

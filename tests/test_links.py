@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.plan.gpus import GPUS
-from etude.plan.links import INFINIBAND, Cluster, sent_bytes
+from etude.gpus import GPUS
+from etude.links import INFINIBAND, Cluster, sent_bytes
 
 H100 = Cluster(GPUS["h100"].link)
 

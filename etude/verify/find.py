@@ -1,0 +1,261 @@
+"""The search for named quantities: sentences and tables of a document, and the names of their figures."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+from etude.verify.facts import Cell, Fact, Facts, Sentence, Table
+from etude.verify.names import LOSSES, NAMES, name_after, name_before, name_of
+from etude.verify.quantities import Figure, figures_of
+from etude.verify.ranges import exactly
+from etude.verify.reading import Block, Document
+
+_MOST_FIGURES = 30_000
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'\[])|(?<=[a-z\d)]);\s+")
+_KEY = re.compile(r"[A-Z][\w ()/-]{1,40}:\s")
+# Words that make a figure one of several: of another time, a plan, a mark on the way.
+_OTHER = re.compile(
+    r"\b(?:next|plan(?:ned|s)?|would|could|should|might|if|expected|target|goal|instead|tried"
+    r"|previous(?:ly)?|original(?:ly)?"
+    r"|initial(?:ly)?|first|before|earlier|old|ran out|fall back|fell back|falling back|baseline|every"
+    r"|each|until|after|last|compared|versus|vs\.?|than|later|recommend\w*"
+    r"|until|attempt\w*|was tested|future|try|trial|version \d|v\d|phase|stage|resum\w+|estimate\w*"
+    r"|forecast|crash\w*|out of memory|oom|paper|other|another|reduced|lowered|raised|changed"
+    r"|switch\w*|limit|"
+    r"interval|window|subset|pilot|smoke)\b", re.I,
+)  # fmt: skip
+_MARK = re.compile(
+    r"(?:\b(?:at|after|by|until|from|to|step|steps|every|each|within|in|first|last|of|past|around"
+    r"|before|through|next|between|and)|[/–-])\s*$",
+    re.I,
+)
+_CHANGE = re.compile(
+    r"\s*(?:Δ|delta|change|diff\w*|improvement|gain|impact|increase|reduction|note|reason|comment|why)", re.I
+)
+
+
+_TOKENS = re.compile(r"\s*(?:tokens|tok\b)", re.I)
+_SPENT = re.compile(r"\b(?:epochs?|steps|examples|samples|tokens)\b", re.I)
+_SPAN = re.compile(
+    r"\b(?:train\w*|run|steps|epochs?|throughput|tokens/s|samples/s|tokens|finished|completed"
+    r"|examples)\b.{0,40}\b(?:over|in|for|after|lasted)\s+(?:about |only |just |~)?$",
+    re.I,
+)
+_TO = re.compile(r"[^.;]{0,30}?(?:\bto\b|->|→|=>)\s*(?:about |only |just |a )?[$~(]?")
+_GPU = (
+    r"(?:nvidia )?(?:h200|h100|a100|l40s|l4|a10g?|v100|t4|(?:rtx ?)?4090|(?:rtx ?)?3090)"
+    r"(?:[ -](?:sxm\d?|pcie|\d\dgb?|\d\d gb)){0,3}s?(?![\w])"
+)
+_GPUS = re.compile(rf"\s?[x×]?\s?(?:x |× )?{_GPU}", re.I)
+_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_COUNTED = re.compile(
+    rf"\b({'|'.join(_WORDS)}) (?:({_GPU}|gpus?\b|(?:nvidia )?\w+ gpus\b)|(?:full )?epochs?\b)", re.I
+)
+
+
+def find_facts(document: Document) -> Facts:
+    """The sentences, tables and named figures of a document."""
+    facts = Facts(document)
+    for number, block in enumerate(document.blocks):
+        if facts.figures > _MOST_FIGURES:
+            text = " ".join(" ".join(row) for row in block.rows) or block.text
+            facts.unread_figures += sum(part[:1].isdigit() for part in text.split())
+            continue
+        scope = (*(f"# {title}" for title in block.section), f"block {number}")
+        if block.kind == "table":
+            _read_table(facts, block, scope)
+        elif block.kind != "code":
+            _read_sentences(facts, block, scope)
+    return facts
+
+
+def _read_sentences(facts: Facts, block: Block, scope: tuple[str, ...]) -> None:
+    for number, (start, text) in enumerate(_sentences(block)):
+        figures = tuple(figures_of(text))
+        own = (*scope, f"sentence {number}")
+        sentence = Sentence(text, block.line_at(start), own, figures, block, start)
+        facts.sentences.append(sentence)
+        facts.figures += len(figures)
+        if block.kind != "heading":
+            facts.facts += _facts_of(sentence)
+
+
+def _sentences(block: Block) -> Iterator[tuple[int, str]]:
+    cuts = {match.end() for match in _SENTENCE.finditer(block.text)}
+    cuts |= {start for start in block.starts if _KEY.match(block.text, start)}
+    edges = [0, *sorted(cuts - {0}), len(block.text)]
+    for start, end in itertools.pairwise(edges):
+        if block.text[start:end].strip():
+            yield start, block.text[start:end]
+
+
+def _facts_of(sentence: Sentence) -> Iterator[Fact]:
+    text, figures = sentence.text, sentence.figures
+    last: tuple[str, str] | None = None
+    for at, figure in enumerate(figures):
+        left = figures[at - 1].end if at else 0
+        right = figures[at + 1].start if at + 1 < len(figures) else len(text)
+        before, after = text[left : figure.start], text[figure.end : right]
+        is_to = at > 0 and bool(_TO.fullmatch(before))
+        name, label = ("devices", "GPUs") if _GPUS.match(text, figure.end) else _name(before, after, figure)
+        if is_to and name is None and last:
+            name, label = last
+        role = _role(text, figure, before, after, name, is_to=is_to)
+        last = (name, label) if name else None
+        if name:
+            yield Fact(name, figure, sentence.line_of(figure), sentence.scope, role, label)
+    for match in _COUNTED.finditer(text):
+        count = float(_WORDS.index(match[1].lower()) + 1)
+        figure = _counted(match, count)
+        name = "devices" if match[2] else "epochs"
+        before = text[max(0, match.start() - 40) : match.start()]
+        role = _role(text, figure, before, text[match.end(1) :], name, is_to=False)
+        yield Fact(
+            name, figure, sentence.line_of(figure), sentence.scope, role, match[0][len(match[1]) :].strip()
+        )
+
+
+def _counted(match: re.Match[str], count: float) -> Figure:
+    """The figure of a number in words."""
+    return Figure(
+        text=match[1], value=count, tight=exactly(count), loose=exactly(count), unit="", hedge="",
+        start=match.start(1), end=match.end(1),
+    )  # fmt: skip
+
+
+def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
+    unit = figure.unit
+    behind, ahead = name_after(after, unit), name_before(before, unit)
+    if (
+        behind
+        and behind.name == "steps"
+        and re.search(r"\bepoch (?:is|has|takes|took|of|had|was|=) (?:about )?$", before, re.I)
+    ):
+        return "steps_per_epoch", "steps"
+    if behind and ahead and behind.name == "tokens" and ahead.name == "seq_len":
+        return "seq_len", "length"
+    if ahead and ahead.name in ("batch", "global_batch") and _TOKENS.match(after):
+        return "tokens_per_step", before[-90:][ahead.start : ahead.end]
+    if behind and (behind.start <= 1 or not ahead):
+        return behind.name, after[behind.start : behind.end]
+    if ahead:
+        return ahead.name, before[-90:][ahead.start : ahead.end]
+    is_listed = re.search(r"(?:^|[,(:])\s*$", before) and re.match(r"\s*(?:$|[,.;()])", after)
+    if unit == "s" and figure.value >= 10 and (_SPAN.search(before) or (is_listed and _SPENT.search(before))):
+        return "total_seconds", "time"
+    if unit == "bytes" and (words := re.search(r"\bcheckpoints?\b.*", before, re.I)):
+        return "checkpoint_bytes", words[0]
+    return None, ""
+
+
+def _role(text: str, figure: Figure, before: str, after: str, name: str | None, *, is_to: bool) -> str:
+    if is_to:
+        return "to"
+    if re.match(r"\s*(?:->|→|=>|\bto\b\s)", after) or re.search(r"\bfrom\s+(?:about )?$", before, re.I):
+        return "from"
+    if (
+        name in ("steps", "epochs", "tokens")
+        and _MARK.search(before)
+        and not re.search(r"\b(?:for|in|of)\s+$", before)
+    ):
+        return "other"
+    if name in ("steps", "epochs", "tokens") and re.search(
+        r"\b(?:first|last|every|step|epoch|of)\s+$", before, re.I
+    ):
+        return "other"
+    if (
+        name in ("steps", "epochs")
+        and re.match(r"\s*(?:of|/)\s*\d?", after)
+        and not re.match(r"\s*of (?:train|batch)", after)
+    ):
+        return "other"
+    window = text[max(0, figure.start - 60) : figure.start] + " " + text[figure.end : figure.end + 25]
+    return "other" if name not in LOSSES and _OTHER.search(_clause(window, figure, text)) else "plain"
+
+
+def _clause(window: str, figure: Figure, text: str) -> str:
+    """The words about a figure: back to the clause before, on to the end of its own."""
+    left = re.split(r"[.;:(]\s|, (?=and|but|then)", text[max(0, figure.start - 60) : figure.start])[-1]
+    right = re.split(r"[.;:,)]", text[figure.end : figure.end + 25])[0]
+    return f"{left} {right}"
+
+
+def _read_table(facts: Facts, block: Block, scope: tuple[str, ...]) -> None:
+    header, *body = block.rows
+    rows = []
+    for line, cells in zip(block.lines[1:], body):
+        made = []
+        for text in cells:
+            figures = figures_of(text)
+            facts.figures += len(figures)
+            made.append(Cell(text, figures[0] if len(figures) == 1 or _leads(text, figures) else None, line))
+        rows.append(tuple(made))
+    columns = [_name_of_column(header, rows, at) for at in range(len(header))]
+    labels = [_name_of_row(row) for row in rows]
+    by_row = sum(name is not None for name in columns[1:] or columns) >= sum(
+        name is not None for name in labels
+    )
+    if block.language == "records":
+        by_row = True
+    names = tuple(columns if by_row else labels)
+    table = Table(header, tuple(rows), scope, names, by_row, block.lines[0])
+    facts.tables.append(table)
+    facts.facts += _facts_of_table(table)
+    for row, line in zip(body, block.lines[1:]):
+        for text in row:
+            several = tuple(figures_of(text))
+            if len(several) > 1:
+                inner = Sentence(
+                    text, line, (*scope, f"row {line}"), several, Block("item", text, (), (0,), (line,)), 0
+                )
+                facts.sentences.append(inner)
+
+
+def _leads(text: str, figures: Sequence[Figure]) -> bool:
+    """True if a cell says one figure first and explains it: `512 (128 x 4)`, `0.81 ± 0.02`."""
+    return (
+        bool(figures)
+        and figures[0].start <= 1
+        and bool(re.match(r"\s*(?:\(|±|\+/-|=)", text[figures[0].end :]))
+    )
+
+
+def _name_of_column(header: Sequence[str], rows: Sequence[Sequence[Cell]], at: int) -> str | None:
+    units = {figure.unit for row in rows if at < len(row) and (figure := row[at].figure)}
+    for unit in sorted(units, key=lambda each: each == ""):
+        if name := name_of(header[at], unit):
+            return name
+    return None
+
+
+def _name_of_row(row: Sequence[Cell]) -> str | None:
+    units = [cell.figure.unit for cell in row[1:] if cell.figure]
+    return name_of(row[0].text, units[0]) if row and units else None
+
+
+def _facts_of_table(table: Table) -> Iterator[Fact]:
+    is_log = table.by_row and len(table.rows) > 1
+    is_several = not table.by_row and len(table.header) > 2 and _is_several(table)
+    for number, row in enumerate(table.rows):
+        for at, cell in enumerate(row[: len(table.header)]):
+            name = table.names[at] if table.by_row else table.names[number] if at else None
+            if at and _CHANGE.match(table.header[at]):
+                continue
+            if name is None or cell.figure is None or cell.figure.unit not in (*NAMES[name].units, ""):
+                continue
+            if name in ("batch", "global_batch") and _TOKENS.match(cell.text, cell.figure.end):
+                name = "tokens_per_step"
+            subject = "" if is_log or len(table.header) <= 2 else table.header[at]
+            scope = (*table.scope, f"row {cell.line}") if table.by_row else (*table.scope, f"column {at}")
+            role = "other" if is_log or is_several else "plain"
+            label = table.header[at] if table.by_row else row[0].text
+            owner = subject if role == "other" else ""
+            yield Fact(name, cell.figure, cell.line, scope, role, label=label, subject=owner)
+
+
+def _is_several(table: Table) -> bool:
+    """True if more than one column of a table of settings holds figures."""
+    return (
+        sum(any(at < len(row) and row[at].figure for row in table.rows) for at in range(1, len(table.header)))
+        > 1
+    )

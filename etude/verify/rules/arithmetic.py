@@ -1,0 +1,293 @@
+"""Sums, products, shares, splits and changes that a sentence or a cell states with their result."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+from etude.verify.facts import Fact, Facts, Sentence
+from etude.verify.quantities import Figure
+from etude.verify.ranges import Range, exactly
+from etude.verify.verdicts import CONTRADICTS, Finding, Reading, judge, note
+
+_OPERATORS = {
+    "×": "*",
+    "x": "*",
+    "*": "*",
+    "·": "*",
+    "÷": "/",
+    "/": "/",
+    "+": "+",
+    "-": "-",
+    "−": "-",
+    "–": "-",
+}
+_OPERATOR = re.compile(r"(?<![A-Za-z])(?:[×x*·÷+=≈](?![A-Za-z])|/(?![A-Za-z])|(?<=\s)[-−–](?=\s))")
+_OF = re.compile(r"\s*(?:\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a total of |all )?(?:\w+ )?")
+_SHARE_GAP = re.compile(
+    r"[^%.;]{0,40}?(?:\(|=|, or|, i\.e\.|, that is|, |:|—|is|are|were|was) ?(?:about |around |~|≈)?"
+)
+_BY = re.compile(
+    r"(?:\bby|\bup|\bdown|[(,:;–—]|increase|improve\w*|gain|rise|reduction|drop|decrease|of|a|an"
+    r"|relative|absolute|about|\+|↑|↓|~)\s*[-+−~]?\(?$",
+    re.I,
+)
+
+
+def check_arithmetic(facts: Facts) -> Iterator[Finding]:
+    """Results that are printed beside what they are made of."""
+    for sentence in facts.sentences:
+        if len(sentence.figures) > 200:
+            continue
+        yield from _equations(sentence)
+        yield from _shares(sentence)
+        yield from _splits(sentence)
+        yield from _changes(sentence)
+
+
+def change_readings(first: Fact, second: Fact, claimed: Figure, words: str = "") -> list[Reading]:
+    """The ways to read a change between two figures that is printed with a unit, the usual one first."""
+    one, two, facts = first.figure, second.figure, (first, second)
+    if one.unit != two.unit:
+        return []
+    difference, loose = two.tight - one.tight, two.loose - one.loose
+    if claimed.unit == "" or claimed.unit == one.unit != "%":
+        return [_absolute(f"{two.text} - {one.text}", difference, loose, claimed, facts)]
+    relative = Reading(
+        f"({two.text} - {one.text}) / {one.text}",
+        difference / one.tight * 100,
+        loose / one.loose * 100,
+        facts,
+    )
+    relative = _absolute(relative.text, relative.tight, relative.loose, claimed, facts)
+    factor = 1.0 if one.unit == "%" or abs(one.value) > 1 or abs(two.value) > 1 else 100.0
+    points = _absolute(
+        f"{two.text} - {one.text} in points", difference * factor, loose * factor, claimed, facts
+    )
+    if claimed.unit == "x":
+        return [
+            Reading(f"{two.text} / {one.text}", two.tight / one.tight, two.loose / one.loose, facts),
+            Reading(f"{one.text} / {two.text}", one.tight / two.tight, one.loose / two.loose, facts),
+        ]
+    if claimed.unit == "points" or "absolute" in words:
+        return [points]
+    return [relative] if "relative" in words or (factor == 1.0 and one.unit != "%") else [relative, points]
+
+
+def _absolute(text: str, tight: Range, loose: Range, claimed: Figure, facts: tuple[Fact, ...]) -> Reading:
+    """A change without its sign, unless the claim prints one."""
+    if claimed.text[:1] not in "+-−" and tight.middle < 0:
+        tight, loose = tight * -1.0, loose * -1.0
+    return Reading(text, tight, loose, facts)
+
+
+def _fact(sentence: Sentence, figure: Figure) -> Fact:
+    return Fact("", figure, sentence.line_of(figure), sentence.scope)
+
+
+def _equations(sentence: Sentence) -> Iterator[Finding]:
+    figures = sentence.figures
+    gaps = [_operator(sentence.text[a.end : b.start]) for a, b in itertools.pairwise(figures)]
+    at = 0
+    while at < len(gaps):
+        if gaps[at] not in ("*", "/", "+", "-"):
+            at += 1
+            continue
+        end = at
+        while end < len(gaps) and gaps[end] in ("*", "/", "+", "-"):
+            end += 1
+        operands, operators = figures[at : end + 1], gaps[at:end]
+        claimed = _result(sentence, gaps, at, end)
+        if claimed is not None and len(operands) <= 12 and all(each.hedge != "bound" for each in operands):
+            yield from _judge_equation(sentence, claimed, operands, operators)
+        at = end + 1
+
+
+def _operator(gap: str) -> str:
+    """The operator between two figures, "(" if the second opens a bracket, "" if they are apart."""
+    found = _OPERATOR.findall(gap)
+    words = re.findall(r"[A-Za-z]+", gap)
+    if len(found) == 1 and len(words) <= 5 and not re.search(r"[.;,:]\s", gap) and len(gap) < 50:
+        if ("(" in gap) != (")" in gap) and found[0] not in "=≈×x*·":
+            return ""
+        return "=" if found[0] in "=≈" else _OPERATORS[found[0]]
+    return "(" if not found and re.fullmatch(r"[\w\s-]{0,20}\(\s*", gap) else ""
+
+
+def _result(sentence: Sentence, gaps: Sequence[str], at: int, end: int) -> Figure | None:
+    """The figure that is said to be the result of the figures from at to end."""
+    figures, text = sentence.figures, sentence.text
+    if end < len(gaps) and gaps[end] == "=":
+        return figures[end + 1]
+    if at > 0 and gaps[at - 1] == "=" and (at < 2 or gaps[at - 2] == ""):
+        return figures[at - 1]
+    closing = text[figures[end].end : figures[end].end + 30].split(",")[0]
+    is_product = all(each == "*" for each in gaps[at:end])
+    if at > 0 and gaps[at - 1] == "(" and is_product and re.match(r"[\w\s-]{0,24}\)", closing):
+        return figures[at - 1]
+    return None
+
+
+def _judge_equation(
+    sentence: Sentence, claimed: Figure, operands: Sequence[Figure], operators: Sequence[str]
+) -> Iterator[Finding]:
+    units = {each.unit for each in operands if each.unit not in ("", "x")}
+    is_sum = any(each in "+-" for each in operators)
+    is_ratio = operators == ["/"] and operands[0].unit == operands[1].unit
+    if is_sum and len({each.unit for each in operands}) > 1:
+        return
+    expected = "" if is_ratio else next(iter(units), "")
+    factor = 1.0
+    if claimed.unit == "%" and is_ratio and operands[0].unit != "%":
+        factor = 100.0
+    elif "%" in units and not is_sum and claimed.unit != "%" and len(units) == 1:
+        factor = 0.01
+    elif claimed.unit not in (expected, "x") and not (claimed.unit == "points" and expected == "%"):
+        return
+    if len(units) > 1 or (claimed.unit == "" and expected not in ("", "%")):
+        return
+    text = operands[0].text
+    for operator, each in zip(operators, operands[1:]):
+        text += f" {'x' if operator == '*' else operator} {each.text}"
+    tight = _evaluate([exactly(each.value) for each in operands], operators) * factor
+    loose = _evaluate(
+        [each.loose if each.unit or each.hedge or "." in each.text else each.exact for each in operands],
+        operators,
+    )
+    made = Reading(text, tight, loose * factor, tuple(_fact(sentence, each) for each in operands))
+    yield judge("arithmetic", _fact(sentence, claimed), [made])
+
+
+def _evaluate(values: Sequence[Range], operators: Sequence[str]) -> Range:
+    total, term, sign = exactly(0.0), values[0], 1.0
+    for operator, value in zip(operators, values[1:]):
+        if operator == "*":
+            term = term * value
+        elif operator == "/":
+            term = term / value
+        else:
+            total, term, sign = total + term * sign, value, 1.0 if operator == "+" else -1.0
+    return total + term * sign
+
+
+def _shares(sentence: Sentence) -> Iterator[Finding]:
+    """`N of M (P %)`, `P % of M (N)`, `P % (N of M)`."""
+    text = sentence.text
+    for a, b, c in zip(sentence.figures, sentence.figures[1:], sentence.figures[2:]):
+        first, second = text[a.end : b.start], text[b.end : c.start]
+        facts = tuple(_fact(sentence, each) for each in (a, b, c))
+        if not all(each.is_usable for each in (a, b, c)):
+            continue
+        if (
+            c.unit == "%"
+            and a.unit == b.unit != "%"
+            and _OF.fullmatch(first)
+            and _SHARE_GAP.fullmatch(second)
+        ):
+            yield _judge_share(facts[2], facts[0], facts[1])
+        elif a.unit == "%" and b.unit == c.unit == "" and _is_bracket(first) and _OF.fullmatch(second):
+            yield _judge_share(facts[0], facts[1], facts[2])
+        elif (
+            a.unit == "%"
+            and b.unit == c.unit
+            and b.unit != "%"
+            and _OF.fullmatch(first)
+            and re.fullmatch(r"(?:\s\w+){0,3}\s?(?:\(|=|, i\.e\.|, that is,|, or) ?(?:about |~|≈)?", second)
+        ):
+            made = Reading(
+                f"{a.text} of {b.text}", a.tight * b.exact / 100, a.loose * b.loose / 100, facts[:2]
+            )
+            yield judge("share", facts[2], [made])
+    for a, b in zip(sentence.figures, sentence.figures[1:]):
+        gap = text[a.end : b.start]
+        if (
+            a.unit == b.unit == ""
+            and a.value > b.value > 0
+            and re.fullmatch(r"\s(?:\w+ )?(?:out )?of(?: the)? ", gap)
+            and (
+                a.value == int(a.value)
+                and re.search(
+                    r"^\s*(?:\w+ )?(?:steps|samples|examples|tests|problems|epochs|layers|parameters|runs)",
+                    text[b.end :],
+                )
+            )
+        ):
+            yield note(
+                CONTRADICTS,
+                "share",
+                sentence.line_of(a),
+                f"{a.text}{gap}{b.text}",
+                "a part is larger than the whole",
+                facts=(_fact(sentence, a), _fact(sentence, b)),
+            )
+
+
+def _is_bracket(gap: str) -> bool:
+    return bool(re.fullmatch(r"(?:\s\w+){0,3}\s?\(\s?", gap))
+
+
+def _judge_share(claimed: Fact, part: Fact, whole: Fact) -> Finding:
+    a, b = part.figure, whole.figure
+    return judge(
+        "share",
+        claimed,
+        [Reading(f"{a.text} / {b.text}", a.tight / b.tight * 100, a.loose / b.loose * 100, (part, whole))],
+    )
+
+
+def _splits(sentence: Sentence) -> Iterator[Finding]:
+    """`95/5 split` is of 100."""
+    for match in re.finditer(
+        r"(?<![\d/.])(\d{1,3}(?:\.\d)?)%?\s?/\s?(\d{1,3}(?:\.\d)?)"
+        r"(?:%?\s?/\s?(\d{1,3}(?:\.\d)?))?%?(?![\d/])",
+        sentence.text,
+    ):
+        parts = [float(each) for each in match.groups() if each]
+        inside = [figure for figure in sentence.figures if match.start() <= figure.start < match.end()]
+        total = sum(parts)
+        facts = [_fact(sentence, figure) for figure in inside]
+        around = sentence.text[max(0, match.start() - 25) : match.end() + 25].lower()
+        if not facts or not 50 < total < 200 or "split" not in around:
+            continue
+        shown = " + ".join(f"{each:g}" for each in parts)
+        verdict = "confirmed" if abs(total - 100) < 0.2 or abs(total - 1) < 0.01 else CONTRADICTS
+        yield note(
+            verdict,
+            "share",
+            facts[0].line,
+            match[0],
+            f"the parts are {shown} = {total:g}, a whole is 100 %",
+            fits="" if verdict == "confirmed" else "parts that sum to 100",
+            facts=facts,
+        )
+
+
+def _changes(sentence: Sentence) -> Iterator[Finding]:
+    """`from A to B`, `A -> B`, with the change in percent, points or times beside it."""
+    text, figures = sentence.text, sentence.figures
+    pairs = [
+        (a, b) for a, b in itertools.pairwise(figures)
+        if a.unit in (b.unit, "") and a.is_usable and b.is_usable and (
+            re.fullmatch(r"(?:\s(?!and)\w+){0,2}\s*(?:->|→|=>)\s*", text[a.end : b.start])
+            or (re.fullmatch(r"[^.;\d]{0,30}?\sto\s(?:about |only |just )?", text[a.end : b.start])
+                and re.search(r"\bfrom (?:about |~|an? )?(?:\w+ (?:\w+ )?of )?$", text[: a.start], re.I))
+        )
+    ]  # fmt: skip
+    if len(pairs) != 1:
+        return
+    a, b = pairs[0]
+    others = [
+        each for each in figures
+        if each.unit in ("%", "points", "x") and each not in (a, b) and each.is_usable
+        and _BY.search(text[max(0, each.start - 24) : each.start])
+    ]  # fmt: skip
+    near = [each for each in others if 0 <= each.start - b.end < 60 or 0 <= a.start - each.end < 40]
+    if len(near) != 1 or (near[0].unit == a.unit == "%" and not near):
+        return
+    claimed = near[0]
+    between = text[b.end : claimed.start] if claimed.start > b.end else text[claimed.end : a.start]
+    if re.search(r"\b(?:while|whereas|but|and (?!by)|with \w+ \w+ at|of (?:peak|all|the))\b|\d", between):
+        return
+    words = text[max(0, claimed.start - 20) : claimed.end + 20].lower()
+    readings = change_readings(_fact(sentence, a), _fact(sentence, b), claimed, words)
+    if readings and a.value != 0:
+        yield judge("change", _fact(sentence, claimed), readings, any_confirms=claimed.unit == "x")

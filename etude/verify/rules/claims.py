@@ -1,0 +1,276 @@
+"""Claims that need data which the document does not have, or has and does not bear out."""
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from etude.verify.facts import Fact, Facts, Sentence
+from etude.verify.names import LOSSES, SCORES
+from etude.verify.quantities import printed
+from etude.verify.rules.tables import cell_at, column
+from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding, note
+
+_NEGATED = re.compile(
+    r"\b(?:prevent\w*|avoid\w*|against|reduc\w+|risk of|watch for|detect\w*|guard|if|should|would"
+    r"|could|may|might|mitigat\w*|to stop|early stopping|monitor\w*|signs? of|look for|suspect\w*"
+    r"|helps?|hope|will|aim\w*|criteri\w+|not yet|goal|target|until|before|wanted|check\w*|cannot"
+    r"|can't|not|too \w+ (?:for|to)|rules? out|ruled out)\b",
+    re.I,
+)
+_OVERFIT = re.compile(r"\b(?:over-?fit\w*|over-?fitting)\b", re.I)
+_MEMORISED = re.compile(r"\b(?:memori[sz]\w+|learn\w* by heart)\b", re.I)
+_NO_OVERFIT = re.compile(
+    r"\b(?:no|without|did not|does not|not|never|zero)\s+(?:\w+\s+){0,3}over-?fit\w*", re.I
+)
+_READY = re.compile(
+    r"\b(?:production[- ]ready|ready (?:for|to) (?:production|deploy\w*|use|ship)|deployment[- ]ready"
+    r"|production[- ]grade|production quality)\b",
+    re.I,
+)
+_BETTER = re.compile(
+    r"\b(?:significant(?:ly)?(?= (?:better|higher|lower|improve\w*|outperform\w*|gain|increase|worse"
+    r"|reduc\w*))|statistically significant|outperform\w*|clearly better|better than|superior to|beats"
+    r"|state[- ]of[- ]the[- ]art)\b", re.I
+)  # fmt: skip
+_CERTAIN = re.compile(
+    r"±|\+/-|\bci\b|confidence|\binterval|\bseeds?\b|\bn ?= ?\d|\bp ?[<=] ?0|std|standard (?:deviation"
+    r"|error)|bootstrap|problems\b|\brepeat",
+    re.I,
+)
+_STEADY = re.compile(
+    r"\b(?:steadil?y|monotonic\w*|consistent(?:ly)?|continuous(?:ly)?|at every (?:evaluation|epoch"
+    r"|step)|every epoch|throughout|without (?:a |any )?(?:rise|increase))\b",
+    re.I,
+)
+_FALLS = re.compile(
+    r"\b(?:fell|falls?|falling|decreas\w+|declin\w+|dropp\w+|improv\w+|went down|going down)\b", re.I
+)
+
+
+def check_claims(facts: Facts) -> Iterator[Finding]:
+    """Sentences that claim more than the figures of the document can bear."""
+    text = facts.text
+    has_validation = bool(
+        re.search(
+            r"\bvalid\w+|\bval[ _]|held-?out|\bdev\b|\beval\w*|\btest (?:set|loss|accuracy|split|data)",
+            text + _heads(facts),
+        )
+    )
+    is_scored = any(facts.by_name.get(name) for name in (*SCORES, "validation_loss", "validation_perplexity"))
+    for sentence in facts.sentences:
+        words = sentence.text
+        if _is_heading(sentence) or len(words) > 2_000:
+            continue
+        if match := _NO_OVERFIT.search(words):
+            yield from _no_overfit(facts, sentence, match[0], has_validation=has_validation)
+        elif (match := _OVERFIT.search(words) or _MEMORISED.search(words)) and not _NEGATED.search(
+            words[: match.end()]
+        ):
+            yield from _overfit(facts, sentence, match[0], has_validation=has_validation)
+        if (
+            (match := _READY.search(words))
+            and not _NEGATED.search(words[: match.start()])
+            and not re.search(r"\bnot?\b", words[: match.start()], re.I)
+        ) and not is_scored:
+            yield note(
+                UNSETTLED,
+                "absent data",
+                sentence.line,
+                match[0],
+                "the document has no score and no validation figure",
+                fits="an evaluation on held-out data",
+            )
+        if (
+            (match := _BETTER.search(words))
+            and not _NEGATED.search(words[: match.start()])
+            and not _CERTAIN.search(text)
+        ) and any(fact.name in SCORES | LOSSES for fact in facts.facts):
+            yield note(
+                UNSETTLED,
+                "absent data",
+                sentence.line,
+                match[0],
+                "no interval, number of rows or of seeds says how far chance goes",
+                fits="the number of rows and an interval",
+            )
+        if _STEADY.search(words) and _FALLS.search(words):
+            yield from _steady(facts, sentence)
+
+
+def _is_heading(sentence: Sentence) -> bool:
+    return sentence.block.kind == "heading"
+
+
+def _heads(facts: Facts) -> str:
+    cells = " ".join(
+        " ".join(table.header) + " " + " ".join(row[0].text for row in table.rows[:100] if row)
+        for table in facts.tables[:100]
+    )
+    return f" {cells} ".lower()
+
+
+def _overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: bool) -> Iterator[Finding]:
+    seen = _share_of_epoch(facts, sentence)
+    if seen is not None and seen[0] < 1:
+        share, used = seen
+        why = f"only {printed(round(100 * share, 1))} % of the first epoch was over, so no row had "
+        "been seen twice"
+        yield note(
+            CONTRADICTS,
+            "absent data",
+            sentence.line,
+            quoted,
+            why,
+            fits="duplicates, an easy text or a fault of the loss, to be tested",
+            facts=used,
+        )
+    elif not has_validation:
+        yield note(
+            UNSETTLED,
+            "absent data",
+            sentence.line,
+            quoted,
+            "the document has no validation figure to tell it by",
+            fits="a loss on held-out rows beside the training loss",
+        )
+
+
+def _share_of_epoch(facts: Facts, sentence: Sentence) -> tuple[float, list[Fact]] | None:
+    """The share of the first epoch after which a claim was made, if the document says it near."""
+    for other in facts.sentences:
+        if other.scope[:-2] != sentence.scope[:-2] or abs(other.line - sentence.line) > 12:
+            continue
+        for a, b in zip(other.figures, other.figures[1:]):
+            gap, after = other.text[a.end : b.start], other.text[b.end : b.end + 40]
+            if (
+                (
+                    re.fullmatch(r"\s*(?:steps )?(?:of|out of|/)\s*(?:the )?", gap)
+                    and re.search(r"\bsteps?\b", gap + after + other.text[max(0, a.start - 10) : a.start])
+                    and (
+                        re.search(
+                            r"first epoch|epoch 1\b|one epoch|an epoch",
+                            other.text + " " + sentence.text,
+                            re.I,
+                        )
+                        or facts.named("epochs") == []
+                    )
+                )
+                and 0 < a.value < b.value
+                and re.search(r"epoch", other.text + sentence.text, re.I)
+            ):
+                return a.value / b.value, [
+                    Fact("", a, other.line_of(a), other.scope),
+                    Fact("", b, other.line_of(b), other.scope),
+                ]
+        early = re.search(
+            r"(?:after|at|within|in) (?:only |just )?(\d{1,2}(?:\.\d+)?) ?% of (?:the first|an|one"
+            r"|the) epoch|\bepoch (0\.\d+)",
+            other.text,
+            re.I,
+        )
+        if early:
+            return (float(early[1]) / 100 if early[1] else float(early[2])), []
+    return None
+
+
+def _no_overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: bool) -> Iterator[Finding]:
+    if not has_validation:
+        yield note(
+            UNSETTLED,
+            "absent data",
+            sentence.line,
+            quoted,
+            "the document has no validation figure to tell it by",
+            fits="a loss on held-out rows beside the training loss",
+        )
+        return
+    for table in facts.tables:
+        train, held = column(table, "train_loss"), column(table, "validation_loss")
+        if train is None or held is None:
+            continue
+        rows = [
+            (a.figure.value, b.figure, b.line)
+            for row in table.rows
+            if (a := cell_at(row, train)) and (b := cell_at(row, held)) and a.figure and b.figure
+        ]
+        if len(rows) < 3:
+            continue
+        best = min(range(len(rows)), key=lambda at: rows[at][1].value)
+        last = len(rows) - 1
+        if (
+            best < last
+            and rows[last][1].tight.low > rows[best][1].tight.high
+            and rows[last][0] < rows[best][0]
+        ):
+            gain = rows[last][1].value / rows[best][1].value - 1
+            if gain > 0.03:
+                why = f"validation loss rises from {rows[best][1].text} (line {rows[best][2]}) to "
+                f"{rows[last][1].text} while training loss falls"
+                yield note(
+                    CONTRADICTS,
+                    "absent data",
+                    sentence.line,
+                    quoted,
+                    why,
+                    fits="overfitting after the best evaluation",
+                )
+        else:
+            yield note(
+                CONFIRMED,
+                "absent data",
+                sentence.line,
+                quoted,
+                "validation loss falls with the training loss to the end",
+            )
+
+
+def _steady(facts: Facts, sentence: Sentence) -> Iterator[Finding]:
+    lower = sentence.text.lower()
+    wanted = [
+        name
+        for name, words in (
+            ("validation_loss", r"\b(?:val\w*|eval\w*|held-?out|dev) loss"),
+            ("train_loss", r"\btrain\w* loss"),
+            ("perplexity", "perplexity"),
+            ("f1", r"\bf1\b"),
+            ("accuracy", "accuracy"),
+        )
+        if re.search(words, lower)
+    ]
+    if not wanted and re.search(r"\bloss\b", lower):
+        wanted = ["loss"]
+    for name in wanted:
+        found = [
+            (table, place)
+            for table in facts.tables
+            if (place := column(table, name)) is not None and len(table.rows) > 2
+        ]
+        if len(found) != 1:
+            continue
+        table, place = found[0]
+        cells = [cell for row in table.rows if (cell := cell_at(row, place)) and cell.figure]
+        sign = -1.0 if name in SCORES else 1.0
+        for first, second in itertools.pairwise(cells):
+            assert first.figure and second.figure
+            if (second.figure.value - first.figure.value) * sign > 0 and not first.figure.tight.meets(
+                second.figure.tight
+            ):
+                why = f"{name.replace('_', ' ')} goes from {first.figure.text} to "
+                f"{second.figure.text} at line {second.line}"
+                yield note(
+                    CONTRADICTS,
+                    "absent data",
+                    sentence.line,
+                    (_STEADY.search(sentence.text) or [""])[0],
+                    why,
+                    fits="a course with a setback",
+                )
+                break
+        else:
+            yield note(
+                CONFIRMED,
+                "absent data",
+                sentence.line,
+                (_STEADY.search(sentence.text) or [""])[0],
+                f"{name.replace('_', ' ')} never turns back",
+            )

@@ -1,0 +1,375 @@
+"""Sizes: parameters from a shape or a known model, adapters, trainable shares, bytes of checkpoints."""
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from etude.models.catalogue import STORIES, Story
+from etude.verify.facts import Fact, Facts
+from etude.verify.quantities import printed
+from etude.verify.ranges import Range, exactly
+from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding, Reading, judge, note, reading
+
+_DTYPES = {
+    "fp32": 4.0, "float32": 4.0, "f32": 4.0, "fp16": 2.0, "float16": 2.0, "bf16": 2.0, "bfloat16": 2.0,
+    "half precision": 2.0,    "int8": 1.0, "8[ -]bits?": 1.0, "int4": 0.5, "4[ -]bits?": 0.5, "nf4": 0.5,
+}  # fmt: skip
+_TARGETS = (
+    ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj"), ("q_proj", "k_proj", "v_proj"),
+    ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"), ("c_attn",),
+    ("query", "value"), ("query", "key", "value"),    ("q", "v"), ("q", "k", "v", "o"), ("q_proj",),
+)  # fmt: skip
+_OPTIMIZER = re.compile(r"optimi[sz]er|adam|moments|resum|full state|training state", re.I)
+
+
+def check_sizes(facts: Facts) -> Iterator[Finding]:
+    """Counts of parameters and the bytes that they take."""
+    for rule in (_shares, _shapes, _known, _ranks, _bytes, _halves):
+        yield from rule(facts)
+
+
+def _shares(facts: Facts) -> Iterator[Finding]:
+    for claimed in facts.named("trainable_share", "trainable_percent", roles=("plain", "other")):
+        part, whole = facts.near(claimed, "trainable_parameters"), facts.near(claimed, "parameters")
+        if (
+            part
+            and whole
+            and part.figure.unit == whole.figure.unit == ""
+            and re.search("trainable|param", claimed.label, re.I)
+        ):
+            yield judge(
+                "share",
+                claimed,
+                [reading(f"{part.figure.text} / {whole.figure.text}", lambda a, b: a / b * 100, part, whole)],
+            )
+
+
+def _shapes(facts: Facts) -> Iterator[Finding]:
+    for claimed in facts.named("embedding_parameters"):
+        rows, width = facts.near(claimed, "vocab_size"), facts.near(claimed, "width")
+        if rows and width and not claimed.figure.unit and claimed.value > 10 * width.value:
+            yield judge(
+                "parameters",
+                claimed,
+                [
+                    reading(f"{rows.figure.text} x {width.figure.text}", lambda v, d: v * d, rows, width),
+                    _padded(rows, width),
+                ],
+            )
+    for claimed in facts.named("parameters"):
+        layers, width = facts.near(claimed, "layers"), facts.near(claimed, "width")
+        if (
+            not layers
+            or not width
+            or claimed.value < 1e5
+            or claimed.figure.unit
+            or re.search(r"encoder.decoder|mixture|moe|experts", facts.text)
+        ):
+            continue
+        rows, ffn = facts.near(claimed, "vocab_size"), facts.near(claimed, "ffn")
+        if rows is None and claimed.name == "parameters":
+            continue
+        made = _decoder_sizes(
+            layers, width, rows, ffn, is_tied=bool(re.search(r"\btied\b|weight tying|ties", facts.text))
+        )
+        finding = judge("parameters", claimed, [made])
+        yield finding
+    for claimed in facts.named("head_dim"):
+        width, heads = facts.near(claimed, "width"), facts.near(claimed, "heads")
+        if width and heads:
+            finding = judge(
+                "parameters",
+                claimed,
+                [reading(f"{width.figure.text} / {heads.figure.text}", lambda d, h: d / h, width, heads)],
+            )
+            yield finding
+    for heads in facts.named("heads"):
+        width, head = facts.near(heads, "width"), facts.near(heads, "head_dim")
+        if (
+            width
+            and not head
+            and heads.value >= 1
+            and width.value % heads.value
+            and width.scope[:-2] == heads.scope[:-2]
+        ):
+            yield note(
+                CONTRADICTS,
+                "parameters",
+                heads.line,
+                f"{heads.label} {heads.figure.text}",
+                f"{width.figure.text} / {heads.figure.text} is no whole number",
+                fits=f"a divisor of {width.figure.text}",
+                facts=(heads, width),
+            )
+
+
+def _padded(rows: Fact, width: Fact) -> Reading:
+    padded = exactly(float(-(-rows.value // 64) * 64))
+    text = f"{rows.figure.text} padded to {printed(padded.low)} x {width.figure.text}"
+    return reading(text, lambda v, d: padded * d, rows, width)
+
+
+def _decoder_sizes(
+    layers: Fact, width: Fact, rows: Fact | None, ffn: Fact | None, *, is_tied: bool
+) -> Reading:
+    """From a block with one key-value head and the narrowest usual feed-forward to one with the widest."""
+    d, count = width.figure.exact, layers.figure.exact
+    inner = ffn.figure.exact if ffn else Range(2 * width.value, 4 * width.value)
+    attention = Range(2.0, 4.0)
+    block = d * d * attention + Range((d * inner * 2.0).low, (d * inner * (3.0 if True else 2.0)).high)
+    if not ffn:  # gated ones are made narrower, so that three matrices are no more than the usual two of 4 d
+        block = d * d * Range(6.0, 12.5)
+    total = count * block * Range(1.0, 1.01)
+    shown = [f"{layers.figure.text} layers of {width.figure.text}"]
+    if rows:
+        total = total + rows.figure.exact * d * Range(1.0, 1.0 if is_tied else 2.0) * Range(1.0, 1.06)
+        shown.append(f"{rows.figure.text} rows of embedding")
+    facts = tuple(each for each in (layers, width, rows, ffn) if each)
+    return Reading(" and ".join(shown), total, total.widen(0.03), facts)
+
+
+def models_named(facts: Facts) -> dict[str, Story]:
+    """The models of the catalogue that a document names, by their name without its owner."""
+    text = re.sub(r"[ _]", "-", " ".join([facts.document.name.lower(), facts.text, *_cells(facts)]))
+    found = {}
+    for path, story in STORIES.items():
+        name = path.split("/")[1].lower()
+        if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w]|-(?:xl|large|medium)|\.\d)", text):
+            found[name] = story
+    if "gpt2-medium" in found and not re.search(r"gpt2(?!-medium)(?![\w])", text):
+        found.pop("gpt2", None)
+    return found
+
+
+def _cells(facts: Facts) -> Iterator[str]:
+    for table in facts.tables[:200]:
+        for row in table.rows[:200]:
+            yield from (cell.text.lower() for cell in row[:20])
+
+
+def _known(facts: Facts) -> Iterator[Finding]:
+    """The parameters and adapters of a model that is known, where the document names but one."""
+    stories = {id(story.config) and story.total: story for story in models_named(facts).values()}
+    if len(stories) != 1:
+        return
+    (story,) = stories.values()
+    adapters = [_adapter(story, rank, facts) for rank in facts.named("lora_rank", roles=("plain", "other"))]
+    for claimed in facts.named("trainable_parameters"):
+        rank = facts.near(claimed, "lora_rank")
+        if rank is None or claimed.figure.unit:
+            continue
+        made = _adapter(story, rank, facts)
+        if made:
+            yield judge("LoRA", claimed, made[1], any_confirms=not made[0])
+    for claimed in facts.named("parameters"):
+        if claimed.figure.unit or claimed.value < 1e6 or claimed.figure.hedge:
+            continue
+        base = exactly(float(story.total))
+        readings = [Reading("the base model", base, base)]
+        for found in adapters:
+            readings += [
+                Reading(f"the base and {each.text}", each.tight + base, each.loose + base, each.facts)
+                for each in (found[1] if found else [])
+            ]
+        spread = claimed.figure.loose.high - claimed.figure.loose.low
+        if not any(each.loose.meets(claimed.figure.loose) for each in readings) and (
+            spread > 0.02 * claimed.value or "B" in claimed.figure.text or "million" in claimed.figure.text
+        ):
+            continue  # a name such as 1.5B, which counts otherwise
+        yield judge("parameters", claimed, readings, any_confirms=True)
+
+
+def _adapter(story: Story, rank: Fact, facts: Facts) -> tuple[bool, list[Reading]] | None:
+    """(True if the targets are named, the ways to count the adapter)."""
+    named = tuple(
+        name for name in story.linears if re.search(rf"(?<![\w]){name}(?![\w])", facts.text) and len(name) > 1
+    )
+    letters = re.search(r"\bq, ?k, ?v(,? (?:and )?o)?\b|\bq,? and v\b|\bq, ?v\b", facts.text)
+    if not named and letters:
+        wanted = list(re.findall(r"[qkvo]\b", letters[0]))
+        named = tuple(
+            name
+            for each in wanted
+            for name in story.linears
+            if name in (f"{each}_proj", "out_proj" if each == "o" else "")
+        )
+    if not named and re.search(r"all[- ]linear", facts.text):
+        named = tuple(story.linears)
+    choices = [named] if named else [each for each in _TARGETS if set(each) <= set(story.linears)]
+    made = []
+    for targets in choices:
+        one = story.count_lora(1, list(targets))
+        shown = f"rank {rank.figure.text} on {', '.join(targets)}"
+        made.append(reading(shown, lambda r, one=one: r * float(one), rank))
+    return (bool(named), made) if made else None
+
+
+def _ranks(facts: Facts) -> Iterator[Finding]:
+    """The parameters of a LoRA grow with its rank, and its scale is alpha over rank."""
+    pairs = []
+    for count in facts.named("trainable_parameters", roles=("plain", "other")):
+        rank = facts.near(count, "lora_rank")
+        if (
+            rank
+            and not count.figure.unit
+            and not count.figure.hedge
+            and count.figure.tight.low == count.figure.tight.high
+        ):
+            pairs.append((count, rank))
+            if count.value % rank.value and not re.search(r"modules_to_save|bias|head|embedding", facts.text):
+                yield note(
+                    CONTRADICTS,
+                    "LoRA",
+                    count.line,
+                    count.figure.text,
+                    f"each part of a LoRA of rank {rank.figure.text} has a multiple of "
+                    f"{rank.figure.text} parameters, and {count.figure.text} is none",
+                    fits=f"a multiple of {rank.figure.text}",
+                    facts=(count, rank),
+                )
+    for (first, low), (second, high) in itertools.pairwise(pairs):
+        if low.value != high.value and first.scope != second.scope:
+            yield judge(
+                "LoRA",
+                second,
+                [
+                    reading(
+                        f"{first.figure.text} x {high.figure.text} / {low.figure.text}, on the same layers",
+                        lambda n, r, s: n * s / r,
+                        first,
+                        low,
+                        high,
+                    )
+                ],
+            )
+    for claimed in facts.named("lora_scale"):
+        alpha, rank = facts.near(claimed, "lora_alpha"), facts.near(claimed, "lora_rank")
+        if alpha and rank and re.search(r"lora|alpha|scaling", claimed.label, re.I):
+            yield judge(
+                "LoRA",
+                claimed,
+                [reading(f"{alpha.figure.text} / {rank.figure.text}", lambda a, r: a / r, alpha, rank)],
+            )
+
+
+def _bytes(facts: Facts) -> Iterator[Finding]:
+    sentences = {sentence.scope: sentence.text for sentence in facts.sentences}
+    for claimed in facts.named("checkpoint_bytes", "weight_bytes", "optimizer_bytes", "gradient_bytes"):
+        words = claimed.label + " " + sentences.get(claimed.scope, "")
+        is_adapter = bool(re.search(r"adapter|lora", words, re.I))
+        count = facts.near(claimed, "trainable_parameters" if is_adapter else "parameters")
+        if (
+            count is None
+            or count.figure.unit
+            or re.search(r"\ball checkpoints|checkpoints? in total|activations|per epoch", words, re.I)
+        ):
+            continue
+        named = {
+            size for name, size in _DTYPES.items() if re.search(rf"(?<![\w]){name}(?![\w])", words, re.I)
+        }
+        sizes = sorted(named) or sorted(
+            {size for name, size in _DTYPES.items() if re.search(rf"(?<![\w]){name}(?![\w])", facts.text)}
+        )
+        has_state = bool(_OPTIMIZER.search(words))
+        yield from _judge_bytes(claimed, count, sizes, is_named=len(named) == 1, has_state=has_state)
+
+
+def _judge_bytes(
+    claimed: Fact, count: Fact, sizes: list[float], *, is_named: bool, has_state: bool
+) -> Iterator[Finding]:
+    def each(factor: float, what: str) -> Reading:
+        scales = Range(
+            1.0, 1.3 if factor <= 1 else 1.0
+        )  # few bits come with a scale for each group of weights
+        text = f"{count.figure.text} x {factor:g} bytes ({what})"
+        return reading(text, lambda n: n * factor * scales, count, slack=0.05)
+
+    if claimed.name == "optimizer_bytes":
+        yield judge(
+            "bytes",
+            claimed,
+            [
+                each(8, "two moments in fp32"),
+                each(4, "two moments in 16 bits"),
+                each(12, "moments and master weights"),
+                each(2, "8-bit moments"),
+            ],
+            any_confirms=True,
+        )
+        return
+    weights = [each(size, "weights") for size in sizes] or [
+        each(4, "weights in fp32"),
+        each(2, "weights in 16 bits"),
+    ]
+    states = [
+        each(12, "fp32 weights and two moments"),
+        each(10, "16-bit weights, two moments in fp32"),
+        each(14, "16-bit and fp32 weights, moments"),
+        each(16, "weights, gradients and moments"),
+    ]
+    if claimed.name in ("weight_bytes", "gradient_bytes") or (
+        is_named and not has_state and "weight" in claimed.label.lower()
+    ):
+        yield judge("bytes", claimed, weights, any_confirms=not is_named)
+    elif has_state:
+        yield judge("bytes", claimed, [*states, each(6, "16-bit weights and moments")], any_confirms=True)
+    else:
+        finding = judge("bytes", claimed, weights + states, any_confirms=True)
+        smallest = min(size for size in (sizes or [2.0])) * count.value
+        if finding.verdict == CONTRADICTS and not is_named and claimed.figure.loose.high > 0.9 * smallest:
+            finding = note(
+                UNSETTLED,
+                "bytes",
+                claimed.line,
+                finding.quoted,
+                f"{finding.why}; what else it holds is not said",
+                fits=finding.fits,
+                facts=(claimed, count),
+            )
+        yield finding
+
+
+def _halves(facts: Facts) -> Iterator[Finding]:
+    """Mixed precision keeps weights, gradients and moments in fp32, and halves the activations alone."""
+    what = r"(?:fp16|bf16|half[ -]precision|mixed[ -]precision|amp)\b"
+    for sentence in facts.sentences:
+        text = sentence.text
+        found = re.search(
+            what + r"[^.;]{0,60}\b(?:halv\w+|cut\w*|reduc\w+|sav\w+|half)\b[^.;]{0,50}\b(?:memory|vram"
+            r"|footprint)\b[^.;]{0,30}",
+            text,
+            re.I,
+        ) or re.search(
+            r"\b(?:memory|vram|footprint)\b[^.;]{0,40}\b(?:halv\w+|half|50 ?%)[^.;]{0,40}" + what, text, re.I
+        )
+        if not found or not re.search(
+            r"halv|half (?:of |the |as )|by half|50 ?%|in half|2x",
+            found[0].replace("half precision", ""),
+            re.I,
+        ):
+            continue
+        if re.search(
+            r"activation|weights? (?:alone|only)|inference|of the weights|weight memory|model weights",
+            text,
+            re.I,
+        ):
+            yield note(
+                CONFIRMED, "bytes", sentence.line, found[0].strip(), "two bytes a number instead of four"
+            )
+            continue
+        is_mixed = bool(re.search(r"mixed|amp\b|scal(?:er|ing)|adam", facts.text))
+        why = (
+            "weights, gradients and Adam's moments take 16 bytes a parameter, in fp32 and mixed alike; "
+            "only activations are halved"
+        )
+        yield note(
+            CONTRADICTS if is_mixed else UNSETTLED,
+            "bytes",
+            sentence.line,
+            found[0].strip(),
+            why,
+            fits="half of the activations",
+            facts=(),
+        )

@@ -1,0 +1,35 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from etude.verify.checking import check_path
+from etude.verify.verdicts import CONTRADICTS, UNSETTLED
+from tests.verify.checked import check
+
+DOCUMENTS = sorted(
+    path for path in (Path(__file__).parent / "documents" / "develop").iterdir() if path.suffix != ".json"
+)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_each_planted_fault_is_found_and_nothing_true_is_contradicted(path: Path) -> None:
+    checked, wanted = check_path(path), json.loads(path.with_suffix(".json").read_text("utf-8"))
+    told = {
+        verdict: [
+            checked.document.lines[each.line - 1] for each in checked.findings if each.verdict == verdict
+        ]
+        for verdict in (CONTRADICTS, UNSETTLED)
+    }
+    missed = [
+        text for verdict in told for text in wanted[verdict] if not any(text in line for line in told[verdict])
+    ]  # fmt: skip
+    false = [line for line in told[CONTRADICTS] if not any(text in line for text in wanted[CONTRADICTS])]
+    assert (missed, false) == ([], [])
+
+
+def test_what_no_rule_looked_at_is_counted_and_listed() -> None:
+    checked = check("The office has 14 plants.\n\n5 + 3 = 8 of them.")
+    assert (checked.figures, checked.examined) == (4, 3)
+    assert checked.unexamined == [(1, "The office has 14 plants.")]
+    assert checked.to_dict()["not_examined"] == [{"line": 1, "text": "The office has 14 plants."}]
