@@ -29,7 +29,7 @@ class Serving:
     def port(self) -> int:
         return int(self.address.sockets[0].getsockname()[1])
 
-    def open(self, seconds: float = PATIENCE_SECONDS) -> http.client.HTTPConnection:
+    def open(self, seconds: float = 400.0) -> http.client.HTTPConnection:
         """A connection of a client that knows the token."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
 

@@ -28,7 +28,7 @@ def test_a_large_journal_is_read_by_another_process(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "_LARGE", 0)
     readings = Readings()
     assert readings.summary(run) is None
-    elsewhere = readings.summary(run, 60)
+    elsewhere = readings.summary(run, 400)
     assert here is not None
     assert elsewhere is not None
     assert elsewhere.to_dict() == here.to_dict()
@@ -39,7 +39,7 @@ def test_the_problem_of_another_process_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "_LARGE", 0)
     (run.path / "resolved.toml").write_text("name = 1")
     with pytest.raises(InputError, match=r"resolved\.toml"):
-        Readings().summary(run, 60)
+        Readings().summary(run, 400)
 
 
 def test_what_is_told_is_read_from_the_last_byte_on(tmp_path: Path) -> None:
