@@ -53,6 +53,11 @@ def report(
     from etude.sweep.write import write_deliverables
 
     loaded, place, decided = _open(sweep, folder)
+    if not place.path.is_dir() and (out is None or runs is None):
+        raise InputError(
+            f"{place.path} is no folder of a sweep; give its --folder, or begin with "
+            f"{command('etude', 'sweep', 'run', sweep)}"
+        )
     if runs is not None and not runs.is_dir():
         raise InputError(f"--runs is {runs}, which is no folder; give the one that holds the runs")
     made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), decided)
@@ -67,7 +72,7 @@ def report(
         say(f"written to {write_deliverables(made, out or place.path / 'report')}")
     if out is None and not as_json:
         _copy_studies(made)
-    for problem in read_runs(runs or place.runs)[1].values():
+    for problem in [*made.doubts, *read_runs(runs or place.runs)[1].values()]:
         say(f"{NOTE}{shorten(problem, 400)}")
     for name, what in made.damaged.items():
         say(f"{DAMAGED}{name}: {what}; without its run folder, etude sweep run trains it again")

@@ -30,6 +30,18 @@ def list_sources(recipe: Recipe) -> list[tuple[str, Source]]:
     ]
 
 
+def missing_source(recipe: Recipe) -> str | None:
+    """The path of the first source of a recipe that is not on this machine."""
+    paths = (source.path for _, source in list_sources(recipe) if source.path is not None)
+    return next((path for path in paths if not Path(path).exists()), None)
+
+
+def require_rows(recipe: Recipe, rows: int | None) -> None:
+    """Refuse a recipe whose rows nobody knows: of passes over data that are not here. Raises: InputError."""
+    if rows is None and recipe.train.steps is None and (path := missing_source(recipe)) is not None:
+        raise InputError(f"how many rows there are is not known, as {path} is not here; give --rows N")
+
+
 def list_files(source: Source) -> list[Path]:
     """The files of a source, sorted by relative path. Raises: InputError if there is no plain file."""
     if source.source == "python-stdlib":

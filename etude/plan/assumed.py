@@ -10,7 +10,7 @@ from etude.data.bpe import train_tokenizer
 from etude.data.corpus import Corpus
 from etude.data.examples import Examples
 from etude.data.labels import Labels
-from etude.data.listing import list_sources
+from etude.data.listing import missing_source
 from etude.data.render import ChatTemplate
 from etude.data.samples.hidden import Hidden, Masking
 from etude.data.samples.labelled import Labelled
@@ -57,9 +57,8 @@ def plan_without(recipe: Recipe, rows: int | None = None) -> tuple[Plan, list[st
 
 def _find_lacking(recipe: Recipe, base: Pretrained | None) -> str:
     """The first thing that data are prepared from and that is not on this machine; empty if all is."""
-    for _, source in list_sources(recipe):
-        if source.path is not None and not Path(source.path).exists():
-            return f"{source.path} is not here"
+    if (path := missing_source(recipe)) is not None:
+        return f"{path} is not here"
     if recipe.tokenizer.from_ is not None:
         return "" if Path(recipe.tokenizer.from_).exists() else f"{recipe.tokenizer.from_} is not here"
     if recipe.tokenizer.train_vocab_size is None and base is not None:

@@ -18,12 +18,19 @@ class Room:
 
     limit   bytes of the device, given or known; None where nobody said
     fit     the recipe as it fits; None where nothing helps, and without a limit
+    least   bytes of the device with all that helps, where that is not enough
     """
 
     memory: Memory
     micro_batch_size: int
     limit: int | None = None
     fit: Fit | None = None
+    least: int | None = None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """True if no change of the recipe makes it fit."""
+        return not self.fits and self.fit is None
 
     @property
     def fits(self) -> bool:
@@ -50,7 +57,7 @@ class Room:
         elif self.fit is None:
             yield (
                 "room",
-                f"does not fit into {limit}, whatever the micro-batch{self._weights()}; "
+                f"does not fit into {limit}, whatever the micro-batch: {self._least()}{self._weights()}; "
                 "take a smaller model or seq_len",
             )
         else:
@@ -61,7 +68,13 @@ class Room:
     def _weights(self) -> str:
         weights = self.memory.parts.get("weights", 0)
         is_cause = self.limit is not None and weights > self.limit
-        return f": its weights alone take {rough_size(weights)}" * is_cause
+        return f"; its weights alone take {rough_size(weights)}" * is_cause
+
+    def _least(self) -> str:
+        """The smallest need, in words."""
+        least = self.memory.device_bytes if self.least is None else self.least
+        how = "in micro-batches of 1, with activation checkpointing or an adapter where these help"
+        return f"the least that it takes is {rough_size(least)}, {how}"
 
     def values(self) -> dict[str, Any]:
         """The figures by name, for JSON."""
@@ -74,6 +87,7 @@ class Room:
             "limit_bytes": self.limit,
             "fits": self.fits,
             "changes": self.fit and self.fit.changes,
+            "least_bytes": self.least,
         }
 
 
@@ -85,13 +99,14 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
     size = plan.micro_batch_size or per_rank
 
     known: dict[int, Memory] = {}
+    tried: list[int] = []
 
     def take(recipe: Recipe, count: int) -> Memory:
-        if recipe is not plan.recipe:
-            return memory_of(plan, count, recipe)
-        if count not in known:
-            known[count] = memory_of(plan, count)
-        return known[count]
+        memory = known[count] if recipe is plan.recipe and count in known else memory_of(plan, count, recipe)
+        if recipe is plan.recipe:
+            known[count] = memory
+        tried.append(memory.device_bytes)
+        return memory
 
     def find() -> Fit | None:
         assert limit is not None
@@ -104,9 +119,12 @@ def make_room(plan: Plan, limit: int | None) -> tuple[Room | None, Plan]:
         if fit is not None and set(fit.changes) <= {"train.micro_batch_size"}:
             room = Room(memory=fit.memory, micro_batch_size=fit.micro_batch_size, limit=limit)
             return room, replace(plan, micro_batch_size=fit.micro_batch_size) if fit.changes else plan
+        if limit is not None and plan.micro_batch_size is None and fit is None:
+            size = 1  # which is what does not fit
         needed = take(plan.recipe, size)
     except UntraceableError:  # some models of transformers
         return None, plan
     if limit is not None and plan.micro_batch_size is not None and needed.device_bytes > limit:
         fit = find()
-    return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit), plan
+    least = min(tried) if limit is not None and fit is None else None
+    return Room(memory=needed, micro_batch_size=size, limit=limit, fit=fit, least=least), plan

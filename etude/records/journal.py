@@ -13,8 +13,10 @@ from etude import durable
 from etude.errors import DamageError, InputError
 from etude.memory import without_collection
 from etude.records import flat
+from etude.records.clock import EvenClock, EvenTimes
 from etude.records.events import TIME, Attempt, Event, from_json, to_json
 from etude.records.ledger import Entry, Ledger, is_void
+from etude.records.ranges import is_possible
 from etude.records.shape import Object, fit
 
 FORMAT = 1
@@ -33,7 +35,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = durable.Appender(path)
+        self._file, self._clock = durable.Appender(path), EvenClock()
         self._file.cut_torn_line()
         self._written = self._file.size
         if self._written == 0:
@@ -41,7 +43,7 @@ class Journal:
 
     def append(self, *events: Event) -> None:
         """Append records in one write."""
-        now = time.time()
+        now = self._clock.now()
         self._append(b"".join(_line(to_json(event, now)) for event in events))
 
     def sync(self) -> None:
@@ -108,6 +110,8 @@ class Reader:
         self._rework: list[Entry] = []
         self._damaged: list[int] = []
         self._line = self._attempt = 0
+        self._times = EvenTimes()
+        self._own_code: frozenset[str] = frozenset()
         # Places in _entries of attempts, and their first step: all before the place is of no later step.
         self._starts: list[tuple[int, int]] = []
 
@@ -127,7 +131,10 @@ class Reader:
                     self._take(lines[other])
                     start = other + 1
                 self._take_flat(lines[start:])
-        return Ledger(list(self._entries), list(self._rework), list(self._damaged), self._lines.size)
+        return Ledger(
+            list(self._entries), list(self._rework), list(self._damaged), self._lines.size,
+            tuple(self._times.jumps),
+        )  # fmt: skip
 
     def _take_flat(self, lines: list[bytes]) -> None:
         """Take in lines of numbers at once; where one of them is odd, by halves."""
@@ -140,7 +147,7 @@ class Reader:
             return
         try:
             check_lines(lines)
-            self._entries += flat.read(lines, self._attempt)
+            self._entries += self._times.take(flat.read(lines, self._attempt))
             self._line += len(lines)
         except ValueError:
             self._take_flat(lines[: len(lines) // 2])
@@ -162,7 +169,7 @@ class Reader:
             return
         if isinstance(entry.event, Attempt):
             self._begin(entry.event.from_step)
-        self._entries.append(entry)
+        self._entries += self._times.take([entry])
 
     def _begin(self, from_step: int) -> None:
         """Make void what is beyond the step that an attempt begins from."""
@@ -182,6 +189,9 @@ class Reader:
         found = parse_line(line, self._path)
         if found is not None and isinstance(found[0], Attempt):
             self._attempt = found[0].number
+            self._own_code = frozenset(found[0].environment.get("own_code") or ())
+        if found is not None and not is_possible(found[0], self._own_code):
+            raise ValueError("a figure out of its range")
         return None if found is None else Entry(*found, self._attempt)
 
 

@@ -22,6 +22,13 @@ class Entry(NamedTuple):
     attempt: int
 
 
+class Jump(NamedTuple):
+    """A jump of the clock during an attempt, in seconds, negative if it went back."""
+
+    attempt: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The records of a journal, without those that restarts made void.
@@ -30,12 +37,14 @@ class Ledger:
     rework   steps that were run again because a restart began before them
     damaged  numbers of lines whose checksum does not hold, or whose record is none that a run writes
     size     bytes of the lines that were read
+    jumps    of the clock, which the times of the entries are without
     """
 
     entries: list[Entry]
     rework: list[Entry]
     damaged: list[int]
     size: int = 0
+    jumps: tuple[Jump, ...] = ()
 
     @property
     def all(self) -> list[Entry]:

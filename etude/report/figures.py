@@ -146,6 +146,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "peak_rss_bytes": ("bytes", "largest measured"),
     "peak_gpu_memory_bytes": ("bytes", "largest measured"),
     "wall_seconds": ("seconds", "from the start to the last record of each attempt, summed"),
+    "clock_jumps": ("count", "jumps of the clock during attempts, which no time here has"),
     "training_seconds": ("seconds", "sum over steps, rework included"),
     "evaluation_seconds": ("seconds", "sum over evaluations"),
     "estimate_seconds": ("seconds", "of the whole run, by arithmetic before its first step"),
@@ -320,6 +321,7 @@ def _resources(history: History) -> Computed:
 
 def _course(history: History) -> Computed:
     evaluations, findings = history.evaluations, history.events(Finding)
+    yield "clock_jumps", len(history.ledger.jumps), ()
     yield "evaluation_seconds", round(sum(each.seconds for each in evaluations), 6), _records(evaluations)
     yield "attempts", len(history.attempts), _records(history.attempts)
     yield "findings", len(findings), _records(findings)

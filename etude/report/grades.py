@@ -36,9 +36,9 @@ class Grade:
 
     @staticmethod
     def of(run: Run, summary: Summary, made: str = "after") -> "Grade | None":
-        """The grade of a run; None if it is damaged, has no such forecast or took several attempts."""
+        """The grade of a run; None if it is damaged, took several attempts, or its time is not sure."""
         kind = _KINDS[made]
-        is_whole = summary["status"] == "finished" and summary["attempts"] == 1
+        is_whole = summary["status"] == "finished" and summary["attempts"] == 1 and not summary["clock_jumps"]
         if not is_whole or summary["damaged_lines"] or summary[f"{kind}_seconds"] is None:
             return None
         said = {name: summary[f"{kind}_{name}"] for name in ("seconds", "memory_bytes", "disk_bytes")}
@@ -131,6 +131,8 @@ def _why_ungraded(summary: Summary) -> str:
         return "it did not finish"
     if summary["attempts"] != 1:
         return "it took several attempts"
+    if summary["clock_jumps"]:
+        return "the clock jumped during it, so that its time is not sure"
     lacking = [_MADE[made] for made, kind in _KINDS.items() if summary[f"{kind}_seconds"] is None]
     return f"it has no forecast made {' or '.join(lacking)}"
 

@@ -14,6 +14,7 @@ from etude.report.history import History, figures_of, metric_value
 from etude.report.wording import (
     duration,
     is_sure,
+    jumps_text,
     metric_title,
     percent,
     scale_of,
@@ -46,7 +47,7 @@ def find_problems(history: History, values: Values) -> list[str]:
     """Facts that a reader has to know before believing the figures, one sentence each."""
     problems = [*_changes(history), *_broken_steps(history), *_findings(history), *_constant(history)]
     problems += [*_answers(history), *_chance(history, values), *_memory(history, values)]
-    return [*problems, *_data(history)]
+    return [*problems, *_data(history), *_clock(history)]
 
 
 def describe_end(values: Values, argument: str) -> str:
@@ -341,6 +342,11 @@ def _broken_steps(history: History) -> Iterator[str]:
         yield f"{plural(skipped, 'step')} changed no weight, since the loss or gradient was not finite."
     if history.ledger.damaged:
         yield f"{plural(len(history.ledger.damaged), 'damaged line')} of the journal left out."
+
+
+def _clock(history: History) -> Iterator[str]:
+    if text := jumps_text(history.ledger.jumps):
+        yield f"{text}; times are without that, and where it jumped those of steps and evaluations alone."
 
 
 def _findings(history: History) -> Iterator[str]:

@@ -136,6 +136,20 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole % 60:02} s"
 
 
+def jumps_text(jumps: Sequence[tuple[int, float]]) -> str:
+    """Jumps of a clock, each of an attempt and in seconds, in words; "" without any."""
+    if not jumps:
+        return ""
+    _, largest = max(jumps, key=lambda jump: abs(jump[1]))
+    way = "forward" if largest > 0 else "back"
+    most = f"{duration(abs(largest))} {way}"
+    return (
+        f"The clock jumped {most}"
+        if len(jumps) == 1
+        else f"The clock jumped {len(jumps):,} times, by up to {most}"
+    )
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units."""
     if count is None:

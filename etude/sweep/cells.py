@@ -17,9 +17,11 @@ from etude.report.figures import Source
 from etude.report.history import History, metric_value, read_history
 from etude.report.predictions import Kept, read_kept
 from etude.report.summary import Summary, status_word, summarize
+from etude.report.verdict import constant_prediction
 from etude.report.wording import short
+from etude.sweep.baseline import Baseline, baseline_of_scores, baseline_of_tokens
 from etude.sweep.grid import Trial
-from etude.text import plural, shorten, verb
+from etude.text import one_line, plural, shorten, verb
 
 State = Literal[
     "finished", "ended early", "running", "paused", "stopped", "killed", "failed", "unknown", "missing",
@@ -152,17 +154,26 @@ class Cell:
         is_test = self.scores is not None and self.scores.split.endswith("test")
         return self.scores.systems["after"][self.metric.name] if self.scores and is_test else None
 
-    @property
-    def baseline(self) -> tuple[str, float] | None:
-        """The strongest baseline on test rows, one that takes no training of a network, and its metric."""
-        if self.test is None or self.scores is None:
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """The best baseline beside it, by its final scores or else the frequencies of tokens."""
+        if self.history is None or self.attempt is None:
             return None
-        values = {
-            name: figures[self.metric.name][0]
-            for name, figures in self.scores.systems.items()
-            if name not in ("after", "before") and math.isfinite(figures.get(self.metric.name, [math.nan])[0])
-        }
-        return max(values.items(), key=lambda each: self.metric.gain(each[1], 0.0), default=None)
+        own_code = self.attempt.environment.get("own_code") or {}
+        data = None if {"model", "loss"} & own_code.keys() else self.history.data
+        return baseline_of_scores(self.scores, self.metric) or baseline_of_tokens(
+            data, self.best, self.metric
+        )
+
+    @property
+    def constant(self) -> str:
+        """The reason why its value has no spread, as a clause: one label alone was predicted, or is there."""
+        if self.scores is None or not self.scores.confusion:
+            return ""
+        if sum(map(any, self.scores.confusion)) == 1:
+            return f"all {one_line(self.scores.split)} rows have one label"
+        label = constant_prediction(self.scores)
+        return "" if label is None else f"it predicts {one_line(label)} for all rows"
 
     @cached_property
     def error(self) -> tuple[float | None, str]:
@@ -249,14 +260,6 @@ def cell_text(cell: Cell, value: str) -> str:
     if cell.state == "ended early":
         return f"{value} (early, {step})"
     return f"{value} ({cell.state} at {step})" if cell.value is not None else f"{cell.state} at {step}"
-
-
-def weakness_text(best: Cell) -> str:
-    """A sentence on a best trial that is not above the best baseline."""
-    if best.baseline is None or best.test is None or best.metric.gain(best.test[0], best.baseline[1]) > 0:
-        return ""
-    name, value = best.baseline
-    return f"On test rows it is not above a baseline: {name} has {short(value, 4)}."
 
 
 def test_text(cell: Cell) -> str:

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 from etude import durable
 from etude.errors import InputError
+from etude.text import shorten
 
 FILE = "decisions.jsonl"
 _MOST_BYTES = 1 << 26
+_MOST = 20  # sentences
 _T = TypeVar("_T")
 
 
@@ -82,6 +84,28 @@ class Decisions:
                     f"{found.path} line {number} is damaged; take the line out, or give another --folder"
                 ) from None
         return found
+
+    def doubts(self, trials: Collection[str]) -> list[str]:
+        """Sentences on decisions that a sweep of these trials cannot have made; they are not followed."""
+        trials = {*trials, *self.added}
+        came = {(each.trial, each.step) for each in self.came}
+        strange = {
+            "the trial that is trained again is": [self.best] if self.best else [],
+            "a trial that the budget left out is": sorted(self.beyond),
+            "a trial that came to a rung is": [each.trial for each in self.came],
+            "a trial that goes on from a rung is": [trial for trial, _ in sorted(self.gone_on)],
+            "a trial that a search chose is": [each.trial for each in self.found if not each.problem],
+        }
+        found = []
+        for what, given in strange.items():
+            if names := [name for name in dict.fromkeys(given) if name not in trials]:
+                more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+                found.append(f"{what} {shorten(names[0], 64)}{more}, which is none of this sweep")
+        found += [
+            f"{shorten(trial, 64)} goes on from step {step:,}, where it did not come"
+            for trial, step in sorted(self.gone_on - came)
+        ]
+        return [f"{self.path}: {text}; it, or the sweep file, was changed" for text in found[:_MOST]]
 
     def choose(self, trial: str, again: Sequence[str] = ()) -> None:
         """Record the trial that is trained again, and the names under which it is."""

@@ -18,7 +18,7 @@ from etude.sweep.grid import Sweep, Trial
 from etude.sweep.halving import Censored, find_censored
 from etude.sweep.recommend import Candidate, Recommendation, make_candidate, pareto_front, recommend
 from etude.sweep.repeats import Shrinkage, measure_shrinkage, plan_repeats
-from etude.sweep.standing import Standing, same_rows, stand
+from etude.sweep.standing import Standing, same_rows, stand, worth_text
 
 # The run of each of some trials, None for those that have none; the repeats of the best are asked for too.
 Find = Callable[[Sequence[Trial]], Mapping[str, Run | None]]
@@ -35,6 +35,7 @@ class Deliverables:
     front       of these, as `pareto_front`
     shrinkage   of the trial that is trained again, else of the best of all; None before there is one
     censored    trials that were left at rungs, by name, with their ranks there
+    doubts      sentences on decisions that are not those of this sweep
     """
 
     sweep: Sweep
@@ -48,6 +49,7 @@ class Deliverables:
     advice: Sequence[Recommendation]
     shrinkage: Shrinkage | None
     censored: Mapping[str, Censored]
+    doubts: Sequence[str] = ()
 
     @property
     def metric(self) -> str:
@@ -59,6 +61,11 @@ class Deliverables:
         """Sentences on damaged records of runs, by the name of each trial."""
         every = [*self.cells, *(self.shrinkage.again if self.shrinkage else ())]
         return {cell.name: cell.damage for cell in every if cell.damage}
+
+    @property
+    def worth(self) -> str:
+        """Sentences on the best of all beside the best baseline; "" without a best."""
+        return worth_text(self.overall.best, self.cells) if self.overall.best else ""
 
     def of_model(self, model: str) -> list[Cell]:
         """The cells of a model."""
@@ -72,7 +79,7 @@ class Deliverables:
             "metric": self.metric,
             "lower_is_better": self.cells[0].metric.lower_is_better,
             "same_validation_rows": self.same_rows,
-            "best": best and best.name,
+            "best": best and best.name, "worth": self.worth,
             "models": {model: _standing(standing) for model, standing in self.standings.items()},
             "trials": [_cell(cell, self.costs, self.censored.get(cell.name)) for cell in self.cells],
             "costs": _costs(self.costs),
@@ -82,7 +89,7 @@ class Deliverables:
                  "run": each.candidate.cell.run}
                 for each in self.advice
             ],
-            "winners_curse": self.shrinkage and _shrinkage(self.shrinkage),
+            "doubts": list(self.doubts), "winners_curse": self.shrinkage and _shrinkage(self.shrinkage),
         })  # fmt: skip
         return found
 
@@ -113,6 +120,7 @@ def make_deliverables(sweep: Sweep, find: Find, decided: Decisions | None = None
         sweep=sweep, cells=cells, standings=standings, overall=overall, same_rows=is_same, costs=costs,
         candidates=candidates, front=pareto_front(candidates) if is_same is not False else [],
         advice=recommend(candidates, overall), shrinkage=shrinkage,
+        doubts=decided.doubts([trial.name for trial in sweep.trials]) if decided else (),
         censored={
             name: found for model in models
             for name, found in find_censored([cell for cell in cells if cell.trial.model == model]).items()
@@ -158,6 +166,7 @@ def _cell(cell: Cell, costs: Costs, censored: Censored | None) -> dict[str, Any]
         "problem": cell.damage or None, "is_final": cell.is_final, "reason": cell["reason"],
         "step": cell["step"], "steps": cell["steps"], "epochs": cell["epochs"],
         "value": cell.value, "value_step": cell.best and cell.best.step, "standard_error": error,
+        "constant": cell.constant, "baseline": cell.baseline and asdict(cell.baseline),
         "test": cell.test, "device_seconds": costs.charged.get(cell.name),
         "device_seconds_alone": costs.alone.get(cell.name),
     }  # fmt: skip

@@ -31,6 +31,8 @@ def run_sweep(
         added = decisions.added.union(trial.name for trial in sweep.trials[given:])
         for change in folder.write(sweep, added=added, accept=accept):
             tell(f"changed since the sweep was begun: {change}")
+        for doubt in decisions.doubts([trial.name for trial in sweep.trials]):
+            tell(f"note: {doubt}")
         searches = Searches(sweep, folder, decisions, tell)
         sweep = replace(sweep, trials=(*sweep.trials, *searches.choose(1, ())))
         with open_processes(sweep, folder, tell) as processes:

@@ -146,10 +146,10 @@ def load_sweep(path: Path) -> Sweep:
                 break
     problems |= dict.fromkeys(_find_twins(trials))
     if file.halving and not problems:
-        rivals = [(each.model, each.recipe.evaluate.metric) for each in trials]
+        rivals = [(each.model, each.recipe) for each in trials]
         for study in studies:
-            metric = study.trial(0, next(study.ends())).recipe.evaluate.metric
-            rivals += [(study.model, metric)] * study.search.trials
+            recipe = study.trial(0, next(study.ends())).recipe
+            rivals += [(study.model, recipe)] * study.search.trials
         problems |= dict.fromkeys(rival_problems(rivals, _line(locator, "halving")))
     if problems:
         raise RecipeError(list(problems)[:_MOST_PROBLEMS])

@@ -90,11 +90,11 @@ def recommend(candidates: Sequence[Candidate], standing: Standing) -> list[Recom
     if best is None:
         return []
     like = [each for each in candidates if each.cell in standing.like]
-    found = [Recommendation("the best metric", best, _why_best(standing))]
+    found = [Recommendation("the best metric", best, _why_best(standing) + _weakness(best))]
     small = _least([best, *like], lambda each: each.parameters)
     if small is not None and small is not best:
         why = f"not distinguishable from {best.cell.trial.model} and smaller"
-        found.append(Recommendation("as good, at the least size", small, why))
+        found.append(Recommendation("as good, at the least size", small, why + _weakness(small)))
     needs: list[tuple[str, str, Callable[[Candidate], float | None]]] = [
         ("the fastest evaluation", "least time for a row", lambda each: each.row_seconds),
         ("the smallest model", "fewest parameters", lambda each: each.parameters),
@@ -106,7 +106,8 @@ def recommend(candidates: Sequence[Candidate], standing: Standing) -> list[Recom
         least = _least(known, key)
         if least is not None and (len(known) > 1 or len(candidates) == 1):  # one alone is least of nothing
             some = f" of the {len(known)} that were measured" if len(known) < len(candidates) else ""
-            found.append(Recommendation(need, least, f"{why}{some}{_price(least, best, standing)}"))
+            why += some + _price(least, best, standing) + _weakness(least)
+            found.append(Recommendation(need, least, why))
     return found
 
 
@@ -118,6 +119,13 @@ def _why_best(standing: Standing) -> str:
     if standing.like:
         return f"not distinguishable from {', '.join(cell.trial.model for cell in standing.like)}"
     return "better than every other model beyond the noise of the rows"
+
+
+def _weakness(candidate: Candidate) -> str:
+    """The end of a reason for a candidate that is not better than a baseline beyond the noise."""
+    beside = candidate.cell.baseline
+    known = beside is not None and beside.is_beaten is False
+    return f"; not better than a baseline ({beside.name}) beyond the noise" if beside and known else ""
 
 
 def _price(candidate: Candidate, best: Candidate, standing: Standing) -> str:

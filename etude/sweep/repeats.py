@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from etude.recipe.load import values_hash, with_changes
 from etude.records.store import Run
+from etude.report.wording import short
 from etude.scores.intervals import Difference, difference_of_means
 from etude.sweep.cells import Cell, read_cells
 from etude.sweep.grid import Sweep, Trial
 from etude.sweep.standing import same_rows
+from etude.text import plural
 
 _SEEDS = 2**63  # below it, as in a recipe
 _LONGEST_NAME = 57  # of a run without its id
@@ -79,6 +81,25 @@ def measure_shrinkage(chosen: Cell, trials: Sequence[Trial], runs: Mapping[str, 
         test_mean=statistics.fmean(tests) if tests else None,
         same_rows=same_rows([chosen, *ended]) if ended else None,
     )
+
+
+def shrinkage_text(found: Shrinkage) -> str:
+    """The value of new seeds beside the one that a trial was chosen by, in words."""
+    assert found.mean is not None and found.lost is not None
+    spread = f" ± {short(found.deviation, 2)} (standard deviation)" if found.deviation is not None else ""
+    way = "worse than" if found.lost >= 0 else "better than"
+    return (
+        f"chosen by {short(found.chosen.value, 4)}; mean over {plural(len(found.values), 'new seed')} "
+        f"{short(found.mean, 4)}{spread}, {short(abs(found.lost), 2)} {way} the value that it was chosen by"
+        f"{_noise(found)}"
+    )
+
+
+def _noise(found: Shrinkage) -> str:
+    if found.noise is None:
+        return ""
+    verdict = "within" if found.noise.is_noise else "beyond"
+    return f", {verdict} the noise of seeds"
 
 
 def _repeat(trial: Trial, seed: int) -> Trial:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 from etude.recipe.schema import Recipe
-from etude.sweep.schema import Halving
+from etude.sweep.schema import MEASURES, Halving
+from etude.text import shorten
 
 _MOST_DRAWS = 200
 _MOST_DRAWN = 100_000  # trials in all draws
@@ -97,18 +98,23 @@ def rung_problems(halving: Halving, recipe: Recipe, where: str) -> list[str]:
     return problems
 
 
-def rival_problems(trials: Sequence[tuple[str, str]], where: str) -> list[str]:
-    """The reasons why trials of a model cannot be compared at rungs. trials: model and metric of each."""
+def rival_problems(trials: Sequence[tuple[str, Recipe]], where: str) -> list[str]:
+    """The reasons why trials of a model cannot be compared at rungs. trials: model and recipe of each."""
     problems = []
     for model in dict.fromkeys(model for model, _ in trials):
-        found = [metric for each, metric in trials if each == model]
+        found = [recipe for each, recipe in trials if each == model]
         if len(found) < 2:
             problems.append(f"halving ({where}) compares trials of a model, and {model} has 1; give it more")
-        elif len(others := sorted(set(found))) > 1:
-            problems.append(
-                f"halving ({where}) compares trials by their metric, and evaluate.metric of {model} is "
-                f"{' and '.join(others)}; keep one"
-            )
+            continue
+        for key in MEASURES:
+            section, _, name = key.partition(".")
+            values = {str(getattr(getattr(recipe, section), name)) for recipe in found}
+            if len(values) > 1:
+                shown = " and ".join(shorten(value, 40) for value in sorted(values)[:3])
+                problems.append(
+                    f"halving ({where}) compares trials by one metric on the same rows, and {key} of "
+                    f"{model} is {shown}; keep one"
+                )
     return problems
 
 

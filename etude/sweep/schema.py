@@ -10,6 +10,8 @@ from etude.recipe.section import Count, Name, Positive, Rate, Section, key
 # Without a password, which would be in every copy of the file.
 _DATABASE = r"\Apostgresql://([A-Za-z0-9._-]{1,63}@)?[A-Za-z0-9.-]{1,255}(:[0-9]{1,5})?/[A-Za-z0-9_-]{1,63}\z"
 ModelName = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,31}\z")]
+# Keys that decide by which rows and which figure a trial is measured: over them no two values compare.
+MEASURES = ("data.validation", "data.validation_ratio", "evaluate.max_samples", "evaluate.metric")
 _MOST_WHOLE = 2**53  # which a fraction holds exactly, as samplers and charts need
 
 
@@ -67,6 +69,11 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.key_ in MEASURES:
+            raise ValueError(
+                f"{self.key_} decides how trials are measured, so that their values do not compare; make it "
+                "a grid, each point of which has a search of its own"
+            )
         if self.values is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("it has values, and low, high or log too; give one or the other")

@@ -14,12 +14,13 @@ from typing import Any
 from etude.errors import InputError, RecipeError
 from etude.recipe.load import values_hash
 from etude.recipe.toml import toml_text
-from etude.sweep.cells import read_cells
+from etude.sweep.cells import Cell, read_cells
 from etude.sweep.decisions import Choice, Decisions
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Study, Sweep, Trial
 from etude.sweep.rungs import AtRung
 from etude.sweep.schema import Range
+from etude.sweep.standing import same_rows
 
 _TRIES = 32  # of values that no trial has yet
 _DIGITS = 4
@@ -32,12 +33,14 @@ class Known:
     worth   its metric with the sign by which more is better, once it has ended with one
     is_out  True if it will have none
     at      the highest rung that it came to
+    trial   its name, once it has ended
     """
 
     values: Mapping[str, Any]
     worth: float | None = None
     is_out: bool = False
     at: AtRung | None = None
+    trial: str = ""
 
     @property
     def is_under_way(self) -> bool:
@@ -178,6 +181,8 @@ class Searches:
         self._studies, self._folder, self.decisions, self._tell = sweep.studies, folder, decisions, tell
         self._is_at_end: set[str] = set()  # names of studies that have no other values
         self._ended: dict[str, Known] = {}
+        self._cells: dict[str, Cell] = {}  # of the trials that ended with a value
+        self._told: set[str] = set()  # names of trials that compare with no other of their search
 
     @property
     def left(self) -> dict[str, int]:
@@ -199,7 +204,7 @@ class Searches:
         chosen: list[Trial] = []
         for study in self._studies:
             while study.name in self.left:
-                known = list(self._known(study, given_up, at_rungs))
+                known = self._comparable(study, list(self._known(study, given_up, at_rungs)))
                 if sum(each.is_under_way for each in known) >= max(places, 1):
                     break
                 choice = choose(study, self._next_number(study), known)
@@ -232,6 +237,23 @@ class Searches:
                     known = self._ended.get(choice.trial) or self._read(study, choice)
                     yield replace(known, at=at_rungs.get(choice.trial))
 
+    def _comparable(self, study: Study, known: list[Known]) -> list[Known]:
+        """What is known, without values of trials that are not measured as the first of their search is."""
+        first = next((cell for each in known if (cell := self._cells.get(each.trial))), None)
+        found = []
+        for each in known:
+            cell = self._cells.get(each.trial)
+            if first and cell and same_rows([first, cell]) is False:
+                each = replace(each, worth=None, is_out=True)
+                if cell.name not in self._told:
+                    self._told.add(cell.name)
+                    self._tell(
+                        f"search    {study.name}: {cell.name} does not compare with {first.name}, as it has "
+                        "other rows, tokens or metric; nothing is chosen by its value"
+                    )
+            found.append(each)
+        return found
+
     def _read(self, study: Study, choice: Choice) -> Known:
         """A trial as its run tells it, kept once it has ended."""
         trials = trial_of(study, choice)
@@ -242,5 +264,8 @@ class Searches:
             return Known(choice.values)
         (cell,) = read_cells(trials, {choice.trial: state.run})
         worth = None if cell.value is None else cell.metric.sign * cell.value
-        known = self._ended[choice.trial] = Known(choice.values, worth, is_out=worth is None)
+        known = Known(choice.values, worth, is_out=worth is None, trial=choice.trial)
+        self._ended[choice.trial] = known
+        if worth is not None:
+            self._cells[choice.trial] = cell
         return known

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from etude.report.markdown import code, prose, table
-from etude.report.wording import NOTHING, duration, metric_title, number, short, size
-from etude.sweep.cells import Cell, cell_text, test_text, weakness_text
+from etude.report.wording import NOTHING, duration, jumps_text, metric_title, number, short, size
+from etude.sweep.cells import Cell, cell_text, test_text
+from etude.sweep.decisions import FILE
 from etude.sweep.deliverables import Deliverables, forecast_errors
 from etude.sweep.layout import layout, values_text
 from etude.sweep.recommend import Candidate
-from etude.sweep.repeats import Shrinkage
-from etude.sweep.standing import Standing, gain_text
+from etude.sweep.repeats import shrinkage_text
+from etude.sweep.standing import Standing, gain_text, likeness_text
 from etude.text import plural, verb
 
 _NAMED = 5  # trials, where many are like the best
@@ -46,10 +47,10 @@ def result_rows(made: Deliverables) -> list[tuple[str, str]]:
         ("metric", f"{metric_title(made.metric)}, {_better(made)} is better, on validation rows"),
     ]
     if (best := made.overall.best) is not None:
-        rows += [("best", f"{best.name}: {_value(best)}{test_text(best)}"), ("", _likeness(made.overall))]
-        rows.append(("", weakness_text(best)))
+        rows += [("best", f"{best.name}: {_value(best)}{test_text(best)}"), ("", likeness_text(made.overall))]
+        rows.append(("", made.worth))
     if made.shrinkage is not None and made.shrinkage.mean is not None:
-        rows.append(("again", _shrinkage(made.shrinkage)))
+        rows.append(("again", shrinkage_text(made.shrinkage)))
     rows.append(("device time", duration(made.costs.measured)))
     return [row for row in rows if row[1]]
 
@@ -99,13 +100,11 @@ def _verdict(made: Deliverables) -> Iterator[str]:
             yield "No trial has ended yet, so none is recommended."
         return
     best = standing.best
-    lead = (
-        f"**Best: {prose(best.trial.model)}, {prose(values_text(best))}**: {_value(best)}{test_text(best)}."
-    )
-    yield " ".join(filter(None, [lead, _likeness(standing), prose(weakness_text(best))]))
+    what = f"{prose(best.trial.model)}, {prose(values_text(best))}"
+    lead = f"**Best: {what}**: {prose(_value(best))}{test_text(best)}."
+    yield " ".join(filter(None, [lead, prose(likeness_text(standing)), prose(made.worth)]))
     yield _halving(made)
-    open_ = [cell for cell in made.cells if not cell.is_final]
-    if open_:
+    if open_ := [cell for cell in made.cells if not cell.is_final]:
         yield (
             f"{plural(len(open_), 'trial')} {verb(len(open_), 'have')} no final value and "
             f"{verb(len(open_), 'count')} as neither better nor worse."
@@ -125,24 +124,12 @@ def _halving(made: Deliverables) -> str:
     )
 
 
-def _likeness(standing: Standing) -> str:
-    """A sentence on the trials that are like the best."""
-    if not standing.others:
-        return ""
-    if not standing.is_known:
-        return "The noise is not known for all others, so the lead over them may be chance."
-    if not standing.like:
-        others = "the other" if len(standing.others) == 1 else f"all {len(standing.others)} others"
-        return f"It is better than {others} beyond the noise of the rows."
-    names = [f"{each.trial.model}" for each in standing.like]
-    return f"Not distinguishable from it: {prose(_listed(names))}."
-
-
 def _value(cell: Cell) -> str:
-    error = cell.error[0]
-    if error is None:
-        return short(cell.value, 4)
-    return f"{short(cell.value, 4)} ± {short(error, 2)}"
+    """The metric of a trial with its standard error; without spread the reason of that."""
+    error, value = cell.error[0], short(cell.value, 4)
+    if error == 0:
+        return f"{value} ({cell.constant or 'the same on every resample of the rows'})"
+    return value if error is None else f"{value} ± {short(error, 2)}"
 
 
 def _configurations(made: Deliverables) -> Iterator[str]:
@@ -156,14 +143,16 @@ def _configurations(made: Deliverables) -> Iterator[str]:
             continue
         like = number(len(standing.like)) if standing.is_known else "not known"
         test = NOTHING if best.test is None else short(best.test[0], 4)
-        baseline = f"{prose(best.baseline[0])}: {short(best.baseline[1], 4)}" if best.baseline else NOTHING
-        rows.append([prose(model), prose(values_text(best)), _value(best), test, baseline, like, ended])
+        rows.append([
+            prose(model), prose(values_text(best)), prose(_value(best)), test, _baseline(best), like, ended,
+        ])  # fmt: skip
     head = ["model", "best settings", f"{title} ± error", "test", "best baseline", "others like it", "ended"]
     yield table(head, rows)
     yield (
         "± is one standard error from the choice of validation rows. *Others like it*: trials of the same "
-        "model that the noise does not tell from the best; any of them may be as good. *Best baseline*: on "
-        "test rows, of those that take no training of a network."
+        "model that the noise does not tell from the best; any of them may be as good. *Best baseline*: of "
+        "those that take no training of a network, on the rows of the final scores; without such the loss of "
+        "one who knows how frequent each token is. *Not beaten*: the lead over it is within the noise."
     )
     lines = [_like_line(model, standing) for model, standing in made.standings.items() if standing.like]
     if lines:
@@ -171,6 +160,15 @@ def _configurations(made: Deliverables) -> Iterator[str]:
             "Trials like the best of their model (~ below), and how far the best is above the next:\n\n"
             + "\n".join(lines)
         )
+
+
+def _baseline(best: Cell) -> str:
+    """The best baseline beside a trial, marked where that is not beyond it."""
+    found = best.baseline
+    if found is None:
+        return NOTHING
+    mark = " (not beaten)" if found.is_beaten is False else ""
+    return f"{prose(found.name)}: {short(found.value, 4)}{mark}"
 
 
 def _like_line(model: str, standing: Standing) -> str:
@@ -245,6 +243,9 @@ def _resources(made: Deliverables) -> Iterator[str]:
         "errors of trials that were trained in one piece, with the number of these. No journal holds energy, "
         "so none is given."
     )
+    for cell in made.cells:
+        if text := jumps_text(cell.history.ledger.jumps if cell.history else ()):
+            yield f"{code(cell.name)}: {text[:1].lower()}{text[1:]}, and its times are without that."
     if costs.unknown:
         known = f"{plural(len(costs.unknown), 'trial')} {verb(len(costs.unknown), 'continue')} runs"
         yield f"{known} that are not here; what these took is not known: {_codes(costs.unknown)}."
@@ -285,7 +286,7 @@ def _recommendations(made: Deliverables, charts: Sequence[str]) -> Iterator[str]
 
 def _candidate(each: Candidate, made: Deliverables) -> list[str]:
     return [
-        prose(each.cell.trial.model), _value(each.cell),
+        prose(each.cell.trial.model), prose(_value(each.cell)),
         NOTHING if each.row_seconds is None else short(1000 * each.row_seconds),
         size(each.memory_bytes), size(each.weights_bytes), duration(each.train_seconds),
         "yes" if each in made.front else "",
@@ -310,30 +311,11 @@ def _again(made: Deliverables) -> Iterator[str]:
     yield table(["seed", "value", "test", "run"], states)
     if found.mean is None or found.lost is None:
         return
-    yield f"It was {_shrinkage(found)}. Expect the mean, not that value."
+    yield f"It was {shrinkage_text(found)}. Expect the mean, not that value."
     if found.chosen is not made.overall.best:
         yield f"{code(found.chosen.name)} was the best when it was chosen; now another one is."
     if found.same_rows is False:
         yield "A new seed also drew other validation rows, so part of the difference is theirs."
-
-
-def _shrinkage(found: Shrinkage) -> str:
-    """The value of new seeds beside the one that a trial was chosen by, in words."""
-    assert found.mean is not None and found.lost is not None
-    spread = f" ± {short(found.deviation, 2)} (standard deviation)" if found.deviation is not None else ""
-    way = "worse than" if found.lost >= 0 else "better than"
-    return (
-        f"chosen by {short(found.chosen.value, 4)}; mean over {plural(len(found.values), 'new seed')} "
-        f"{short(found.mean, 4)}{spread}, {short(abs(found.lost), 2)} {way} the value that it was chosen by"
-        f"{_noise(found)}"
-    )
-
-
-def _noise(found: Shrinkage) -> str:
-    if found.noise is None:
-        return ""
-    verdict = "within" if found.noise.is_noise else "beyond"
-    return f", {verdict} the noise of seeds"
 
 
 def _trials(made: Deliverables) -> Iterator[str]:
@@ -347,7 +329,7 @@ def _trials(made: Deliverables) -> Iterator[str]:
         charged = duration(made.costs.charged.get(cell.name))
         test = NOTHING if cell.test is None else short(cell.test[0], 4)
         state = f"{cell.state}, {cell.progress}" if cell.progress and not cell.is_final else cell.state
-        rows.append([code(cell.name), state, _value(cell), test, best, at, charged])
+        rows.append([code(cell.name), state, prose(_value(cell)), test, best, at, charged])
     yield table(["trial", "state", f"{title} ± error", "test", "best at epoch", "converged", "charged"], rows)
     yield (
         "*converged*: epoch, and training time, of the first evaluation within one standard error of the "
@@ -355,7 +337,12 @@ def _trials(made: Deliverables) -> Iterator[str]:
         "once in *charged*."
     )
     whys = {cell.name: why for cell in made.cells if (why := _why_open(cell, made))}
-    for title, found in (("Why trials have not ended", whys), ("Records that are damaged", made.damaged)):
+    strange = {FILE: "; ".join(made.doubts)} if made.doubts else {}
+    for title, found in (
+        ("Why trials have not ended", whys),
+        ("Records that are damaged", made.damaged),
+        ("Decisions that this sweep did not make", strange),
+    ):
         lines = [f"- {code(name)}: {prose(text)}" for name, text in found.items()]
         yield "\n".join([f"{title}:", "", *lines]) if lines else ""
 
@@ -375,6 +362,7 @@ def _sources(made: Deliverables) -> Iterator[str]:
         ["metric of a trial", "`evaluation` marked best, the last of them"],
         ["its error", "`predictions/` of the validation rows; else `evaluation.loss_error`, or `scores`"],
         ["test", "`scores`, on test rows"],
+        ["best baseline", "`scores`; the frequencies of tokens: `data`, `entropy`"],
         ["not distinguishable", "1,000 paired resamples of `predictions/` rows; else both errors"],
         ["converged", "`evaluation`; time over all attempts up to it"],
         ["device time", "first to last record of each `attempt`, times its devices"],

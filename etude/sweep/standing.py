@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from etude.report.ranking import apart
+from etude.report.ranking import PER_TOKEN, apart
 from etude.scores.intervals import Difference
 from etude.sweep.cells import Cell
+from etude.text import plural, verb
 
 _NORMAL = 1.959964  # half the width of an interval of 95 %, in standard errors
 
@@ -92,6 +93,38 @@ def same_rows(cells: Sequence[Cell]) -> bool | None:
     return all(each == held_out[0] for each in held_out)
 
 
+def likeness_text(standing: Standing) -> str:
+    """A sentence on the trials that are like the best."""
+    if not standing.others:
+        return ""
+    if not standing.is_known:
+        return "The noise is not known for all others, so the lead over them may be chance."
+    if not standing.like:
+        others = "the other" if len(standing.others) == 1 else f"all {len(standing.others)} others"
+        return f"It is better than {others} beyond the noise of the rows{_but(standing.best)}."
+    names = dict.fromkeys(each.trial.model for each in standing.like)
+    return f"Not distinguishable from it: {', '.join(names)}."
+
+
+def worth_text(best: Cell, cells: Sequence[Cell]) -> str:
+    """Sentences on the best of some trials beside the best baseline, and on those that beat one."""
+    beside = best.baseline
+    if beside is None:
+        return "No baseline was measured beside it."
+    if beside.is_beaten is None:
+        return f"The noise of its lead over a baseline is not known: {beside.text}."
+    if beside.is_beaten:
+        return f"It is better than every baseline beyond the noise of the rows: {beside.text}."
+    final = [cell.baseline.is_beaten if cell.baseline else None for cell in cells if cell.is_final]
+    if final.count(True):
+        some = f"{plural(final.count(True), 'other trial')} {verb(final.count(True), 'are')}"
+        return f"It is not better than a baseline beyond the noise of the rows, {some}: {beside.text}."
+    known = final.count(False)
+    some = "It is not" if known < 2 else f"None of the {known} trials whose baselines are known is"
+    which = some if None in final else "No trial is"
+    return f"{which} better than a baseline beyond the noise of the rows: {beside.text}."
+
+
 def gain_text(beside: Beside) -> str:
     """The distance of a trial from the best in words."""
     if beside.gain is None:
@@ -102,10 +135,17 @@ def gain_text(beside: Beside) -> str:
     return apart(shown, "it")
 
 
+def _but(best: Cell | None) -> str:
+    """The end of a sentence on a best trial that is not better than a baseline beyond the noise."""
+    is_beaten = best.baseline.is_beaten if best and best.baseline else None
+    return ", but not than a baseline" if is_beaten is False else ""
+
+
 def _is_of_tokens(cell: Cell) -> bool:
-    """True if the value of a trial is a loss of tokens."""
-    is_loss = cell.metric.name in ("loss", "perplexity")
-    return is_loss and cell.best is not None and cell.best.bits_per_byte is not None
+    """True if the value of a trial is a loss of tokens, as of texts, masked tokens and pairs."""
+    parts = cell.trial.recipe.by_task()
+    mine = [parts[cell.metric.task]] if cell.metric.task in parts else [*parts.values()]
+    return cell.metric.name in PER_TOKEN and not all(part.kind.has_labels for part in mine)
 
 
 def _beside(best: Cell, other: Cell) -> Beside:

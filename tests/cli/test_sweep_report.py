@@ -15,6 +15,10 @@ def test_a_real_sweep_of_four_trials_has_its_results(
     grid = {"optim.learning_rate": [1e-3, 3e-3], "train.steps": [8, 12]}
     path = write_sweep(tmp_path / "sweep.toml", sweep_values(corpus, grid, {"schedule.kind": "constant"}))
     folder, out = tmp_path / "sweep", tmp_path / "results"
+    nowhere = etude("sweep", "report", path, "--folder", folder, "--out", out)
+    assert nowhere.code == 2 and "sweep is no folder of a sweep; give its --folder" in nowhere.err
+    assert not folder.exists() and not out.exists()
+    folder.mkdir()
     empty = etude("sweep", "report", path, "--folder", folder, "--out", out)
     assert (
         empty.code == 0
@@ -38,6 +42,7 @@ def test_a_search_that_was_not_begun_has_no_results(
     values = sweep_values(corpus, {})
     values["tiers"][0]["search"] = [{"key": "optim.learning_rate", "low": 1e-4, "high": 1e-2}]
     path = write_sweep(tmp_path / "sweep.toml", {**values, "search": {"trials": 3}})
+    (tmp_path / "sweep").mkdir()
     shown = etude("sweep", "report", path, "--folder", tmp_path / "sweep")
     assert shown.code == 2 and "has no trials yet; begin with etude sweep run" in shown.err
     report, elsewhere = tmp_path / "sweep" / "report", tmp_path / "elsewhere"

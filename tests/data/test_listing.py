@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from etude.data.layout import look_through
-from etude.data.listing import list_files, list_sources
+from etude.data.listing import list_files, list_sources, require_rows
 from etude.data.sources import read_documents, source_key
 from etude.errors import InputError
 from etude.recipe.data import Source
-from etude.recipe.load import recipe_from
+from etude.recipe.load import change, recipe_from
+from tests.recipes import tiny
 
 
 def refusal(path: Path, **settings: Any) -> str:
@@ -145,3 +146,17 @@ def test_sources_come_in_reading_order_with_their_uses() -> None:
     recipe = recipe_from({"name": "x", "tokenizer": {"train_vocab_size": 300}, "data": named, "train": train})
     found = [(use, Path(str(source.path)).name) for use, source in list_sources(recipe)]
     assert found == [(use, f"{use}{number}") for use in uses for number in range(2)]
+
+
+def test_rows_of_data_that_are_not_here_are_asked_for_where_passes_are_counted(tmp_path: Path) -> None:
+    values = tiny(tmp_path / "gone.py", {"train.steps": 4})
+    require_rows(recipe_from(values), None)
+    del values["train"]["steps"]
+    passes = recipe_from(change(values, {"train.epochs": 2}))
+    require_rows(passes, 100)
+    with pytest.raises(
+        InputError, match=r"rows there are is not known, as .*gone.py is not here; give --rows"
+    ):
+        require_rows(passes, None)
+    (tmp_path / "gone.py").write_text("x = 1")
+    require_rows(passes, None)

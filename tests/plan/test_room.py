@@ -1,5 +1,6 @@
 """The room of a plan is the memory of its step in the micro-batch that it is to have."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,19 @@ def test_a_step_that_is_too_large_is_told_with_the_micro_batch_that_fits() -> No
     assert (
         tight.fit.changes["train.micro_batch_size"] < 4
         and "with train.micro_batch_size" in dict(tight.rows())["room"]
+    )
+
+
+@pytest.mark.parametrize("size", [4, "auto"])
+def test_where_nothing_fits_the_smallest_need_is_told(size: int | str) -> None:
+    plan = plan_of(**{"train.micro_batch_size": size, "train.global_batch_size": 4, "train.device": "cpu"})
+    room, _ = make_room(replace(plan, micro_batch_size=None if size == "auto" else size), 20_000)
+    assert room is not None and room.is_hopeless and room.least is not None
+    assert 20_000 < room.least <= room.memory.device_bytes and room.values()["least_bytes"] == room.least
+    assert room.micro_batch_size == (1 if size == "auto" else 4)
+    assert (
+        "whatever the micro-batch" in (said := dict(room.rows())["room"])
+        and "the least that it takes is" in said
     )
 
 

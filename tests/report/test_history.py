@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from etude.records.events import DataUsed, Evaluation, Note, Rating, Step
+from etude.records.journal import write_journal
 from etude.records.ledger import Entry, Ledger
+from etude.report.grades import Grade
 from etude.report.history import History, figures_of, read_history
+from etude.report.summary import summarize
 from tests.report.runs import SCORES, attempt, evaluation, finished_run, loss_at, new_run, window
 
 
@@ -70,3 +73,19 @@ def test_a_run_killed_before_its_first_record_has_an_empty_history(tmp_path: Pat
     history = read_history(run)
     assert history.steps == [] and history.windows == [] and history.wall_seconds == 0
     assert history.base is None and history.best is None and history.data is None
+
+
+def test_a_clock_that_jumps_by_years_adds_none_and_is_named(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    before = summarize(run)
+    kept = run.ledger().entries
+    later = [
+        each._replace(time=each.time + 2e9) if place > len(kept) // 2 else each
+        for place, each in enumerate(kept)
+    ]
+    write_journal(run.path / "journal.jsonl", later)
+    after = summarize(run)
+    assert after["wall_seconds"] == pytest.approx(before["wall_seconds"], abs=60.0)
+    assert (before["clock_jumps"], after["clock_jumps"]) == (0, 1)
+    assert any(said.startswith("The clock jumped") and "d" in said for said in after["problems"])
+    assert Grade.of(run, after) is None

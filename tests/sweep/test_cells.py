@@ -1,11 +1,14 @@
 """A cell holds what the journal of its trial says, and of an unfinished trial no more than that."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from etude.recipe.load import recipe_hash
+from etude.records.events import Scores
+from etude.records.journal import write_journal
 from etude.sweep.cells import Cell, cell_text, find_runs_of, read_cells
 from etude.sweep.grid import Trial
 from tests.sweep.journals import Course, f1_of, sweep_trials, write_trial
@@ -101,3 +104,19 @@ def test_trials_are_found_by_their_recipe_alone(tmp_path: Path) -> None:
     write_trial(tmp_path, trial, COURSE)
     renamed = Trial("elsewhere", other.tier, other.model, 0, other.values, other.recipe)
     assert find_runs_of([renamed], tmp_path) == {"elsewhere": None}
+
+
+def test_a_value_without_spread_says_that_one_label_was_predicted(tmp_path: Path) -> None:
+    trial, *_ = sweep_trials()
+    run = write_trial(tmp_path, trial, COURSE)
+    ledger = run.ledger()
+    scores = next(each for each in ledger.entries if isinstance(each.event, Scores))
+    for confusion, said in (
+        ([[120, 0], [80, 0]], "it predicts sound for all rows"),
+        ([[120, 80], [0, 0]], "all test rows have one label"),
+        ([[100, 20], [30, 50]], ""),
+    ):
+        changed = scores._replace(event=replace(scores.event, confusion=confusion))
+        entries = [changed if each is scores else each for each in ledger.entries]
+        write_journal(run.path / "journal.jsonl", entries)
+        assert read_cells([trial], {trial.name: run})[0].constant == said

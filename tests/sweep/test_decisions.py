@@ -77,3 +77,20 @@ def test_trials_at_rungs_are_read_in_their_order(tmp_path: Path) -> None:
     Decisions.read(tmp_path).go_on("b", 4, rank=1, of=2)
     found = Decisions.read(tmp_path)
     assert found.came == came and found.gone_on == {("b", 4)}
+
+
+def test_decisions_about_what_is_no_trial_are_named(tmp_path: Path) -> None:
+    decisions = Decisions.read(tmp_path)
+    decisions.choose("a", ["a-seed18"])
+    decisions.leave_out(["a"])
+    decisions.arrive(Arrival("a", 4, 1.0, 1, 1))
+    decisions.go_on("a", 4, 1, 1)
+    decisions.arrive(Arrival("a-seed18", 4, 1.0, 1, 1))
+    assert decisions.doubts(["a"]) == []
+    decisions.go_on("a", 8, 1, 1)
+    decisions.add(Choice("net", 0, "b", {}))
+    decisions.arrive(Arrival("c\x1b[31m", 4, 1.0, 1, 1))
+    said = Decisions.read(tmp_path).doubts(["a"])
+    assert len(said) == 3 and all(str(tmp_path / FILE) in each and "\x1b" not in each for each in said)
+    assert "came to a rung is c" in said[0] and "a search chose is b" in said[1]
+    assert "a goes on from step 8, where it did not come" in said[2]

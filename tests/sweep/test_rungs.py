@@ -89,6 +89,9 @@ def test_a_model_needs_several_trials_with_one_metric(tmp_path: Path, corpus: Pa
     values = sweep_values(corpus, {"evaluate.metric": ["loss", "perplexity"]}, {"train.steps": 12})
     with pytest.raises(RecipeError, match=r"evaluate.metric of net is loss and perplexity"):
         load_sweep(write_sweep(tmp_path / "sweep.toml", {**values, "halving": halving}))
+    values = sweep_values(corpus, {"data.validation_ratio": [0.1, 0.2]}, {"train.steps": 12})
+    with pytest.raises(RecipeError, match=r"data.validation_ratio of net is 0.1 and 0.2; keep one"):
+        load_sweep(write_sweep(tmp_path / "sweep.toml", {**values, "halving": halving}))
 
 
 def test_rungs_in_epochs_are_steps_of_each_trial(tmp_path: Path, corpus: Path) -> None:

@@ -21,6 +21,7 @@ from etude.sweep.grid import Study, load_sweep
 from etude.sweep.rungs import AtRung
 from etude.sweep.search import Known, Searches, choose, foresee, trial_of, with_found
 from tests.processes import wait_for
+from tests.sweep.journals import Course, write_trial
 from tests.sweeps import sweep_values, write_sweep
 
 RATE = {"key": "optim.learning_rate", "low": 1e-4, "high": 1e-1, "log": True}
@@ -250,3 +251,22 @@ def test_without_optuna_the_extra_is_named(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"etude-workbench\[search\]"):
         choose(study, 0, [])
+
+
+def test_values_on_other_rows_choose_nothing_which_is_told_once(tmp_path: Path, corpus: Path) -> None:
+    sweep, told = load_sweep(searched(tmp_path, corpus, [RATE], {"trials": 4})), list[str]()
+    folder = SweepFolder(tmp_path / "place")
+    with folder.hold():
+        searches = Searches(sweep, folder, Decisions.read(folder.path), told.append)
+        for trial, rows in zip(searches.choose(2, ()), "vw"):
+            write_trial(folder.runs, trial, Course(60), held_out=rows)
+        assert len(searches.choose(1, ())) == 1 and len(searches.choose(2, ())) == 1
+    said = [line for line in told if "does not compare with net-search0" in line]
+    assert len(said) == 1 and "net: net-search1" in said[0]
+
+
+@pytest.mark.parametrize("name", ["data.validation_ratio", "evaluate.max_samples"])
+def test_a_search_over_the_rows_that_measure_is_refused(tmp_path: Path, corpus: Path, name: str) -> None:
+    ratio = {"key": name, "values": [1, 2]}
+    with pytest.raises(RecipeError, match=r"decides how trials are measured, .* make it a grid"):
+        load_sweep(searched(tmp_path, corpus, [ratio], {"trials": 3}))

@@ -37,11 +37,16 @@ def test_each_state_stands_in_its_cell(tmp_path: Path) -> None:
     assert "no trial has ended" in text and "5 missing" in text
 
 
-def test_a_best_that_no_baseline_is_below_is_told(tmp_path: Path) -> None:
-    weak = write_sections(made_of(tmp_path / "weak", [Course(60, skill=0.5)]), [])
-    assert "it is not above a baseline: always yes has 0.6667" in weak and "| always yes: 0.6667 |" in weak
+def test_a_best_that_is_not_beyond_a_baseline_is_told(tmp_path: Path) -> None:
+    """A lead over the other trials is none over a baseline."""
+    courses = [Course(60, skill=0.5), None, None, None, Course(60, skill=0.1)]
+    weak = write_sections(made_of(tmp_path / "weak", list(courses)), [])
+    assert "better than the other beyond the noise of the rows, but not than a baseline." in weak
+    assert "better than every other model beyond the noise of the rows; not better than a baseline" in weak
+    assert "No trial is better than a baseline beyond the noise of the rows: always yes has 0.6667" in weak
+    assert "| always yes: 0.6667 (not beaten) |" in weak
     strong = write_sections(made_of(tmp_path / "strong", [Course(60, skill=0.9)]), [])
-    assert "not above a baseline" not in strong and "| always yes: 0.6667 |" in strong
+    assert "It is better than every baseline beyond the noise" in strong and "not beaten)" not in strong
 
 
 def test_the_new_seeds_of_the_best_are_told(tmp_path: Path) -> None:

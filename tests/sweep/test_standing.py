@@ -1,14 +1,20 @@
 """The noise decides who is like the best: by rows that both predicted, else by the errors of each."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from etude.recipe.metric import ChosenMetric
+from etude.recipe.schema import Recipe
+from etude.records.events import DataUsed
+from etude.records.journal import write_journal
 from etude.sweep.cells import Cell, find_runs_of, read_cells
 from etude.sweep.grid import load_sweep
 from etude.sweep.standing import same_rows, stand
+from tests.recipes import masked, seq2seq
 from tests.sweep.journals import Course, f1_of, sweep_trials, write_trial
 from tests.sweeps import execute, make
 
@@ -82,3 +88,23 @@ def test_losses_of_tokens_compare_with_one_tokenizer_only(tmp_path: Path, corpus
     for cell in found:
         cell.__dict__["metric"] = ChosenMetric.parse("bits_per_byte")
     assert same_rows(found) is True
+
+
+@pytest.mark.parametrize("build", [masked, seq2seq])
+def test_losses_of_masked_tokens_and_pairs_compare_with_one_tokenizer_only(
+    tmp_path: Path, build: Callable[..., Recipe]
+) -> None:
+    trials = [
+        replace(each, recipe=build(Path("rows.jsonl"), None, {"name": each.name, "evaluate.metric": "loss"}))
+        for each in sweep_trials()[:2]
+    ]
+    runs = {each.name: write_trial(tmp_path, each, Course(60)) for each in trials}
+    for place, each in enumerate(trials):
+        entries = [
+            entry._replace(event=replace(entry.event, tokenizer=f"{place}"))
+            if isinstance(entry.event, DataUsed) else entry
+            for entry in runs[each.name].ledger().entries
+        ]  # fmt: skip
+        write_journal(runs[each.name].path / "journal.jsonl", entries)
+    found = read_cells(trials, dict(runs))
+    assert same_rows(found) is False and same_rows(found[:1]) is True

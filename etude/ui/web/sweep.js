@@ -45,7 +45,7 @@ function Advice({ value, trials }) {
   const runs = new Map(trials.map(({ name, run }) => [name, run]));
   const named = (/** @type {string} */ name) => (runs.get(name) ? html`<a href=${link(["run", runs.get(name) ?? ""])}>${name}</a>` : name);
   return html`<section><h2>What it found</h2>
-    ${value.best && html`<p class="lead">The best is ${named(value.best)}.</p>`}
+    ${value.best && html`<p class="lead">The best is ${named(value.best)}. ${value.worth}</p>`}
     ${value.same_validation_rows === false && html`<p class="warn">The models were not measured on the same validation rows, so they are not held against each other.</p>`}
     ${standings.length > 0 && html`<h3>Best of each model</h3><dl class="list">${standings.map(([model, each]) => html`<div key=${model}><dt>${model}</dt><dd><strong>${named(each.best)}</strong>${each.not_distinguishable?.length ? `, and not told apart from it: ${each.not_distinguishable.join(", ")}` : ""}</dd></div>`)}</dl>`}
     ${advice.length > 0 && html`<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">where it matters most</th><th scope="col">trial</th><th scope="col">why</th></tr></thead>
