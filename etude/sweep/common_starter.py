@@ -24,9 +24,10 @@ from typing import Any
 import etude
 from etude.control.ranks import SOCKET
 from etude.control.signals import SIGNALS
-from etude.errors import FaultError
+from etude.errors import EtudeError, FaultError
 from etude.processes import python_command
-from etude.sweep.starter import CAN_FORK, fork_stage, load_modules
+from etude.recipe.load import load_recipe
+from etude.sweep.starter import CAN_FORK, fork_stage, load_modules, modules_of
 
 _IDLE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -126,6 +127,7 @@ def _serve(asker: socket.socket, others: list[socket.socket]) -> int:
     try:
         request = json.loads(_read_line(asker))
         request["environment"][SOCKET] = str(beats)
+        _load_more(request)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process can answer them
         process = fork_stage(request, [each.fileno() for each in [asker, *others]])
     finally:
@@ -133,6 +135,12 @@ def _serve(asker: socket.socket, others: list[socket.socket]) -> int:
         os.close(beats)
     _answer(asker, {"process": process})
     return process
+
+
+def _load_more(request: Mapping[str, Any]) -> None:
+    """Load what the recipe of a stage needs beside; what is wrong with it is told by the stage."""
+    with contextlib.suppress(EtudeError, IndexError):
+        load_modules(modules_of([load_recipe(Path(request["current"]) / request["words"][2])]))
 
 
 def _ended(running: Mapping[int, Any]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from etude.launch.ranks import RESUMABLE
 from etude.processes import python_command, python_environment
 from etude.sweep.dispatch import Device, Joined, Lost
 from etude.sweep.grid import Sweep
-from etude.sweep.starter import CAN_FORK, Starter
+from etude.sweep.starter import CAN_FORK, Starter, modules_of
 
 _SHARE_OF_GPU = 8  # trials at once on a GPU at most, where nobody says another number
 
@@ -94,10 +94,7 @@ class LocalProcesses:
             self._starter = None
 
     def _open_starter(self) -> Starter:
-        settings = [trial.recipe.train for trial in self._sweep.trials]
-        # Activations that are computed again load torch's compiler: seconds in each trial.
-        is_compiler_used = any(each.activation_checkpointing or each.compile for each in settings)
-        return Starter(self._environment, ["torch._dynamo"] if is_compiler_used else [])
+        return Starter(self._environment, modules_of(trial.recipe for trial in self._sweep.trials))
 
     def _poll_starter(self, seconds: float) -> list[Exit]:
         """The forks that have ended; those of a starter that died go on, and are to be waited for."""

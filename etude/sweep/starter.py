@@ -14,11 +14,12 @@ import select
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from etude.processes import python_command, python_environment
+from etude.recipe.schema import Recipe
 
 CAN_FORK = sys.platform == "linux"  # elsewhere the system's own libraries do not outlive a fork
 _POLL_SECONDS = 0.01
@@ -132,6 +133,15 @@ def load_modules(more: Sequence[str] = ()) -> None:
     """Load every module that a stage needs, and more by name."""
     for name in ("etude.cli.main", "etude.cli.sweep", "etude.sweep.stage", *_LATE_MODULES, *more):
         importlib.import_module(name)
+
+
+def modules_of(recipes: Iterable[Recipe]) -> list[str]:
+    """Modules that the stages of some recipes need beside: torch's compiler, which takes seconds to load.
+
+    Activations that are computed again load it, too.
+    """
+    trains = [recipe.train for recipe in recipes]
+    return ["torch._dynamo"] if any(each.activation_checkpointing or each.compile for each in trains) else []
 
 
 def fork_stage(request: dict[str, Any], own: list[int]) -> int:

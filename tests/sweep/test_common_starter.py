@@ -83,3 +83,16 @@ def test_a_folder_that_another_user_may_have_made_is_not_used(
         place.touch()
     assert begin("--help") is None
     assert not list((tmp_path / "theirs").iterdir())
+
+
+def test_the_compiler_is_loaded_before_the_first_stage_that_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_recipe: Callable[..., Path]
+) -> None:
+    loaded = list[list[str]]()
+    monkeypatch.setattr(common_starter, "load_modules", lambda more: loaded.append(list(more)))
+    for changes in ({}, {"train.activation_checkpointing": True}):
+        recipe = write_recipe(changes)
+        common_starter._load_more({"current": str(tmp_path), "words": ["sweep", "stage", recipe.name]})
+    for words in (["show", "nosuch"], ["sweep", "stage", "nosuch.toml"]):
+        common_starter._load_more({"current": str(tmp_path), "words": words})
+    assert loaded == [[], ["torch._dynamo"]]
