@@ -53,13 +53,13 @@ def report(
     from etude.sweep.write import write_deliverables
 
     loaded, place, decided = _open(sweep, folder)
+    if runs is not None and not runs.is_dir():
+        raise InputError(f"--runs is {runs}, which is no folder; give the one that holds the runs")
     if not place.path.is_dir() and (out is None or runs is None):
         raise InputError(
             f"{place.path} is no folder of a sweep; give its --folder, or begin with "
             f"{command('etude', 'sweep', 'run', sweep)}"
         )
-    if runs is not None and not runs.is_dir():
-        raise InputError(f"--runs is {runs}, which is no folder; give the one that holds the runs")
     made = make_deliverables(loaded, partial(find_runs_of, runs=runs or place.runs), decided)
     if as_json:
         print_json(made.to_dict())
