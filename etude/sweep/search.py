@@ -238,7 +238,7 @@ class Searches:
                     yield replace(known, at=at_rungs.get(choice.trial))
 
     def _comparable(self, study: Study, known: list[Known]) -> list[Known]:
-        """What is known, without values of trials that are not measured as the first of their search is."""
+        """The trials of a search, without values of those that are not measured as its first is."""
         first = next((cell for each in known if (cell := self._cells.get(each.trial))), None)
         found = []
         for each in known:
