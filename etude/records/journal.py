@@ -169,7 +169,8 @@ class Reader:
             return
         if isinstance(entry.event, Attempt):
             self._begin(entry.event.from_step)
-        self._entries += self._times.take([entry])
+        # Without the steps between them, records may well be days apart.
+        self._entries += self._times.take([entry]) if self._has_numbers else [entry]
 
     def _begin(self, from_step: int) -> None:
         """Make void what is beyond the step that an attempt begins from."""

@@ -321,7 +321,6 @@ def _resources(history: History) -> Computed:
 
 def _course(history: History) -> Computed:
     evaluations, findings = history.evaluations, history.events(Finding)
-    yield "clock_jumps", len(history.ledger.jumps), ()
     yield "evaluation_seconds", round(sum(each.seconds for each in evaluations), 6), _records(evaluations)
     yield "attempts", len(history.attempts), _records(history.attempts)
     yield "findings", len(findings), _records(findings)
@@ -334,6 +333,7 @@ def _time(history: History) -> Computed:
     steps, rework = history.steps, history.rework
     again = sum(step.seconds for step in rework)
     yield "wall_seconds", round(history.wall_seconds, 3), _records(history.attempts)
+    yield "clock_jumps", len(history.ledger.jumps), ()
     yield "training_seconds", round(sum(step.seconds for step in steps) + again, 6), _records(steps)
     yield "rework_steps", len(rework), _records(rework)
     yield "rework_seconds", round(again, 6), _records(rework)
