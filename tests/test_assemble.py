@@ -11,8 +11,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from etude.assemble import assemble, model_files
+from etude.audit.loaded import find_not_loaded
+from etude.engine.checkpoint import trained_tensors
 from etude.engine.world import World
 from etude.errors import InputError
 from etude.joining import join_ranks
@@ -125,6 +128,12 @@ def test_a_loaded_model_in_pieces_has_the_bits_of_a_whole_one_and_no_rank_has_mo
                     rows = wanted[name][place.first : place.first + place.rows]
                     assert piece.dtype == rows.dtype and piece.equal(rows), name
                     assert piece.requires_grad == rows.requires_grad
+                with state.gathered():
+                    held = trained_tensors(state.model)[1]
+                    assert [name for name, each in held.items() if isinstance(each, DTensor)] == []
+                    assert all(each.shape == wanted.get(name, each).shape for name, each in held.items())
+                    assert not list(find_not_loaded(state.model, plan.pretrained, None, new))
+                assert all(isinstance(each, DTensor) for each in state.model.parameters())
 
     (tmp_path / "meeting").mkdir()
     assert Forks(2, live, tmp_path / "out", folder=tmp_path / "meeting").wait() == {0: "", 1: ""}

@@ -47,7 +47,7 @@ from etude.cli.printing import (
 from etude.control.ranks import FOLDER, follow_launcher
 from etude.control.signals import leave_before_start, one_interrupt
 from etude.durable import write_file
-from etude.errors import EtudeError, LostRankError, Problem
+from etude.errors import EtudeError, FaultError, LostRankError, Problem
 from etude.interruption import Abandoned
 from etude.text import shorten
 
@@ -199,6 +199,9 @@ def _run() -> int:
     except EtudeError as error:
         _tell(error)
         return error.exit_code
+    except MemoryError:
+        _tell(FaultError("there is no memory left for this command; give it more, or less to do at once"))
+        return FaultError.exit_code
     except _UsageError as error:
         _say_usage(error)
         return 2

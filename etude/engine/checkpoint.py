@@ -4,7 +4,7 @@ A checkpoint is made in two parts: training waits for the snapshot, and not for 
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,7 +100,8 @@ class Snapshot:
 
 def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
     """Copy weights and optimizer state; `files` (config.json, tokenizer.json ...) are written beside them."""
-    shards = state.shards
+    if shards := state.shards:
+        shards.reshard()
     file, weights = trained_tensors(state.model)
     moments = state.optimizer.state()
     held = {name: shards.held(value) for name, value in weights.items()} if shards else weights
@@ -121,12 +122,20 @@ def trained_tensors(model: torch.nn.Module) -> tuple[str, dict[str, torch.Tensor
     """The file and the tensors that hold a model: its adapter if it has one, else all, shared ones once."""
     if adapter := adapter_tensors(model):
         return ADAPTER_FILE, adapter
-    first: dict[int, str] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        first.setdefault(id(tensor), name)
-    kept = set(first.values())
-    tensors = model.state_dict(keep_vars=True).items()
-    return MODEL_FILE, {name: tensor for name, tensor in tensors if name in kept}
+    first: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in _tensors_of(model):
+        first.setdefault(id(tensor), (name, tensor))
+    return MODEL_FILE, dict(first.values())
+
+
+def _tensors_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and lasting buffers, as in `state_dict`, whose hooks would give up gathered weights."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        passing = module._non_persistent_buffers_set
+        buffers = ((name, each) for name, each in module._buffers.items() if name not in passing)
+        for name, tensor in (*module._parameters.items(), *buffers):
+            if tensor is not None:
+                yield f"{prefix}.{name}".removeprefix("."), tensor
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, is_left: Callable[[], bool] = lambda: False) -> int:
@@ -293,6 +302,8 @@ def load_weights(path: Path, model: torch.nn.Module, shards: Shards | None = Non
 
     Raises: InputError if names, shapes or kinds differ, or a number is not finite.
     """
+    if shards:
+        shards.reshard()
     own = trained_tensors(model)[1]
     places = {name: shards.place_of(each) for name, each in own.items()} if shards else {}
     tensors = read_tensors(path, places.get)

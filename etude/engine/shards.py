@@ -180,6 +180,11 @@ class Shards:
         finally:
             self._set_gathered(False)
 
+    def reshard(self) -> None:
+        """Let go of weights that are whole on this rank, if there are any."""
+        for part in self._parts:
+            part.reshard()
+
     def _set_gathered(self, is_gathered: bool) -> None:
         with self._exchanges():
             for parameter in () if is_gathered else self._parts[-1].parameters():
@@ -191,7 +196,9 @@ class Shards:
                 part.set_requires_gradient_sync(not is_gathered, recurse=False)
                 if is_gathered:
                     part.unshard()
-            if not is_gathered:  # passes of one rank alone would change the order in which all gather
+            if not is_gathered:
+                self.reshard()
+                # Passes of one rank alone would change the order in which all gather.
                 self._parts[-1].reset_iter_state()
 
 

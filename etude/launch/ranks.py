@@ -30,6 +30,7 @@ from etude.records.store import Run
 from etude.text import parse_duration, plural
 
 _ANYWHERE = 4  # ranks that any machine may be asked for, to try
+_LOOPBACK_SECONDS = 10.0
 _GRACE_SECONDS = 10.0  # for the others to record how they ended
 _MOST_SHORTAGES = 40  # a micro-batch cannot be halved so often
 _WENT_ON = (LostRankError.exit_code, ShortageError.exit_code)  # of a rank 0 that wrote down a way out
@@ -64,9 +65,10 @@ def run_ranks(recipe: Recipe, words: list[str]) -> Ended:
     A rank that fails, is killed, is silent for `run.lost_after` or does nothing for `run.hung_after` ends the
     others too, which are told why; when this process ends, however it does, the ranks end at once. After a
     rank had no memory for what all do together, and rank 0 has written down a way out, they start again.
-    Raises: InputError for more ranks than this machine has places for.
+    Raises: InputError for more ranks than this machine has places for; FaultError without loopback.
     """
     _require_places(recipe.train.devices)
+    _require_loopback()
     for _ in range(_MOST_SHORTAGES):
         ended = _run_once(recipe, words)
         if ended.code != ShortageError.exit_code:
@@ -84,6 +86,17 @@ def _require_places(ranks: int) -> None:
             f"train.devices is {ranks:,}, a process each, and this machine has {here}; use "
             f"{max(cores, gpus, _ANYWHERE)} at most, or start as many as you like by torchrun"
         )
+
+
+def _require_loopback() -> None:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), _LOOPBACK_SECONDS).close()
+    except OSError as error:
+        raise FaultError(
+            "ranks exchange over the loopback interface, which does not answer here "
+            f"({error.strerror or error}); bring it up (ip link set lo up), or use one device"
+        ) from None
 
 
 def _run_once(recipe: Recipe, words: list[str]) -> Ended:

@@ -149,7 +149,7 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     adapters = {
         f"{PREFIX}{name}.{part}": tensor
         for name, layer in layers.items()
-        for part, tensor in layer.state_dict(keep_vars=True).items()
+        for part, tensor in layer.named_parameters()
         if part.startswith("lora_")
     }
     trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]

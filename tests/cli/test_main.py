@@ -288,3 +288,13 @@ def test_a_signal_before_the_first_step_is_answered_with_the_code_of_a_stop(
     assert ended.code == 75 and f"{name} came while no step was under way" in ended.err
     assert signal.getsignal(number) is before
     assert etude("train", recipe, "--runs", tmp_path / "runs").code == 0
+
+
+def test_a_command_without_memory_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, etude: Etude) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("etude.cli.main.follow_launcher", fail)
+    done = etude("runs")
+    assert done.code == 1 and done.err.startswith("error: there is no memory left"), done.err
+    assert len(done.err.splitlines()) == 1

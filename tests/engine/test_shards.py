@@ -36,11 +36,13 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
         "checkpoint.every_steps": 10, "records.log_every_steps": 5,
     }  # fmt: skip
     small = {"train.micro_batch_size": 2}
+    rows, base = write_instructions(folder / "rows.jsonl", 40), write_qwen2(folder / "base")
     return {
         "adamw": recipe_from(recipes.tiny(corpus, changes)),
+        "full": recipes.finetuning(rows, base, small),
         "muon": recipe_from(recipes.tiny(corpus, {**changes, "optim.kind": "muon"})),
         "lora": recipes.finetuning(
-            write_instructions(folder / "rows.jsonl", 40), write_qwen2(folder / "base"),
+            rows, base,
             {"adapter": {"rank": 4, "alpha": 8}, "train.activation_checkpointing": True, **small},
         ),
         "labels": recipes.classification(write_labelled(folder / "labelled.jsonl", 60), None, small),
@@ -103,8 +105,10 @@ def two(cases: dict[str, Recipe], cache: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("two")
     for name, recipe in cases.items():
         write_case(folder, name, recipe)
-    write_case(folder, "begun", cases["adamw"], stop_at=10, copy=str(folder / "stopped"))
-    write_case(folder, "begun2", cases["adamw"], runs=str(folder / "runs-begun"))
+    write_case(folder, "begun-adamw", cases["adamw"], stop_at=10, copy=str(folder / "stopped"))
+    write_case(folder, "begun-full", cases["full"], stop_at=10)
+    for name in ("adamw", "full"):
+        write_case(folder, f"goes-on-{name}", cases[name], runs=str(folder / f"runs-begun-{name}"))
     run_ranks(folder, 2, cache)
     yield folder
 
@@ -133,8 +137,9 @@ def test_a_model_in_pieces_gives_the_losses_and_files_of_a_whole_one(
     assert (exported[1] / weights_of(parts).name).read_bytes() == weights_of(parts).read_bytes()
 
 
-def test_a_run_in_pieces_goes_on_with_the_same_bits(two: Path) -> None:
-    whole, again = only(two / "runs-adamw"), only(two / "runs-begun")
+@pytest.mark.parametrize("name", ["adamw", "full"])
+def test_a_run_in_pieces_goes_on_with_the_same_bits(two: Path, name: str) -> None:
+    whole, again = only(two / f"runs-{name}"), only(two / f"runs-begun-{name}")
     assert losses(again) == losses(whole)
     for name in ("model.safetensors", "optimizer.safetensors"):
         last = f"step-{STEPS:06d}"

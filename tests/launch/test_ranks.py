@@ -210,3 +210,17 @@ def test_ranks_with_a_model_in_pieces_start_again_in_smaller_micro_batches_where
     (change,) = [each for each in found if isinstance(each, Control) and each.changes]
     assert (change.changes, change.from_step) == ({"train.micro_batch_size": 2}, 0)
     assert "step 1 ran out of memory for a micro-batch" in change.reason and run.state == "finished"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="namespaces of Linux, as root")
+def test_ranks_without_a_loopback_interface_say_so_before_they_start(
+    tmp_path: Path, write_recipe: Write, cache: Path
+) -> None:
+    recipe = write_recipe({"train.devices": 2})
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-m", "etude", "train", str(recipe), "--runs", str(tmp_path / "runs")],
+        capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "ETUDE_CACHE": str(cache)},
+    )  # fmt: skip
+    assert done.returncode == 1 and "the loopback interface, which does not answer here" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists(), done.stderr
