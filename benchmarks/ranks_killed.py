@@ -72,7 +72,7 @@ def read_result() -> dict[str, Any]:
     """The lines of before."""
     path = FOLDER / "results" / "ranks_killed.json"
     before = json.loads(path.read_text()) if path.exists() else {}
-    return {line: found for line, found in before.items() if ", " in line}
+    return {line: found for line, found in before.items() if line.endswith((", replicate", ", shard"))}
 
 
 def rows_of(result: dict[str, Any]) -> list[list[str]]:

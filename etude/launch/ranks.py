@@ -21,7 +21,7 @@ from types import FrameType
 from etude.control.ranks import FOLDER, LOST, SOCKET, WORKS, read_place
 from etude.control.signals import SIGNALS, is_ignored
 from etude.durable import temporary_folder, write_file
-from etude.errors import FaultError, InputError, LostRankError, ShortageError
+from etude.errors import FaultError, InputError, LostRankError, ShortageError, StorageError
 from etude.processes import python_command, python_environment
 from etude.recipe.life import Life
 from etude.recipe.schema import Recipe
@@ -182,10 +182,15 @@ def _forward_signals(crew: list[_Rank]) -> Iterator[list[int]]:
 
 
 def _wait(crew: list[_Rank], received: list[int], life: Life, folder: Path) -> _Rank | None:
-    """Wait until all have ended; returns the rank that ended the others, which they read in the folder."""
+    """Wait until all have ended; returns the rank that ended the others, which they read in the folder.
+
+    Raises: StorageError if the folder is gone.
+    """
     silence_seconds, idle_seconds = map(parse_duration, (life.lost_after, life.hung_after))
     culprit, deadline, last = None, math.inf, time.monotonic()
     while living := [member for member in crew if member.code is None]:
+        if not folder.is_dir():
+            raise StorageError(f"{folder}, where the ranks meet, is gone; the same command continues")
         speaking = select.select([member.socket for member in living], [], [], 1.0)[0]
         # Time in which this process was stopped too is nobody's silence.
         now = time.monotonic()

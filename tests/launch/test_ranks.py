@@ -5,6 +5,7 @@ does.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,3 +225,16 @@ def test_ranks_without_a_loopback_interface_say_so_before_they_start(
     )  # fmt: skip
     assert done.returncode == 1 and "the loopback interface, which does not answer here" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists(), done.stderr
+
+
+def test_ranks_whose_folder_is_removed_end_with_a_line(
+    tmp_path: Path, write_recipe: Write, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    recipe = write_recipe({"train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 10})
+    life = Life(recipe, tmp_path / "runs", cache, ["-m", "etude"])
+    life.wait_for_progress()
+    (folder,) = (tmp_path / "tmp").glob("etude-ranks-*")
+    shutil.rmtree(folder)
+    assert life.end() == 1 and f"error: {folder}, where the ranks meet, is gone" in life.said()
