@@ -146,7 +146,7 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     layers = find_layers(model)
     if not layers:
         return {}
-    adapters = {
+    adapters: dict[str, Tensor] = {
         f"{PREFIX}{name}.{part}": tensor
         for name, layer in layers.items()
         for part, tensor in layer.named_parameters()
