@@ -18,6 +18,9 @@ _COMPARED = re.compile(
 )  # fmt: skip
 
 
+_MANY = 1_500  # figures of a document of many trainings, such as a diary
+
+
 @dataclass(frozen=True, eq=False)
 class Fact:
     """A figure with its name, its place, and what it is of.
@@ -131,7 +134,8 @@ class Facts:
         best = [each for each in plain if shared[each] == most]
         # Two sentences of a paragraph may speak of two runs: they are tied where all has one value only.
         is_prose = most > _depth(fact.scope) and not fact.scope[-1].startswith(("row", "column"))
-        chosen = _only(best) if most > self.common and not is_prose else _only(plain)
+        is_close = most > self.common and not is_prose
+        chosen = _only(best) if is_close else _only(plain) if self.figures < _MANY else None
         return None if chosen is None or _are_apart(fact.scope, chosen.scope, most) else chosen
 
     @cached_property

@@ -132,6 +132,8 @@ def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
         and re.search(r"\bepoch (?:is|has|takes|took|of|had|was|=) (?:about )?$", before, re.I)
     ):
         return "steps_per_epoch", "steps"
+    if behind and behind.name == "parameters" and re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I):
+        return "embedding_parameters", "embeddings"
     if behind and ahead and behind.name == "tokens" and ahead.name == "seq_len":
         return "seq_len", "length"
     if ahead and ahead.name in ("batch", "global_batch") and _TOKENS.match(after):
@@ -151,6 +153,8 @@ def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
 def _role(text: str, figure: Figure, before: str, after: str, name: str | None, *, is_to: bool) -> str:
     if is_to:
         return "to"
+    if re.search(r"[\[{][^\[\]{}]{0,200}$", text[max(0, figure.start - 200) : figure.start]):
+        return "other"  # one of a list of choices
     if re.match(r"\s*(?:->|→|=>|\bto\b\s)", after) or re.search(r"\bfrom\s+(?:about )?$", before, re.I):
         return "from"
     if (

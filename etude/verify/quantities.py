@@ -20,7 +20,7 @@ _DATE = re.compile(
 )
 _LINK = re.compile(
     r"https?://\S+|arXiv:\S+"
-    r"|(?<!\S)\S{1,150}?\.(?:py|json|md|txt|yaml|toml|csv|safetensors|pt|bin)\b"
+    r"|(?<!\S)\S{1,150}?\.(?:py|json|md|txt|yaml|toml|csv|safetensors|pt|bin)(?::\d+)?\b"
 )
 _CLOCK = re.compile(r"(?<![\w:.])(\d{1,3}):(\d{2})(?::(\d{2}))?(?![\d:])")
 _LONG = re.compile(

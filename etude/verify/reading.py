@@ -229,7 +229,7 @@ def _code_blocks(lines: list[str], first: int, language: str, section: tuple[str
     if language in _PYTHON or (not language and re.search(r"^(?:import|from) \w|^def \w", text, re.M)):
         yield Block("code", text, section, (0,), (first,), language="python")
     elif language in ("", "text", "log", "yaml", "yml", "toml", "json", "console", "output", "ini", "txt"):
-        yield from _plain_blocks(lines, range(first, first + len(lines)), section)
+        yield from _plain_blocks(lines, range(first, first + len(lines)), (*section, f"lines {first}"))
     else:
         yield Block("code", text, section, (0,), (first,), language=language)
 

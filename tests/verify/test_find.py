@@ -18,3 +18,11 @@ def test_a_plan_and_a_mark_are_no_settings() -> None:
         "Next we would use a batch size of 64. At step 200 it was saved. It was evaluated every 500 steps."
     )
     assert facts.named("batch", "steps") == []
+
+
+def test_a_part_of_the_embeddings_and_a_list_of_choices_are_no_settings() -> None:
+    facts = read("24 blocks, tied embeddings of 51,463,168 parameters. The layers are [12, 1024].")
+    assert [fact.name for fact in facts.named("parameters", "embedding_parameters")] == [
+        "embedding_parameters"
+    ]
+    assert [fact.value for fact in facts.named("layers")] == [24]

@@ -1,6 +1,7 @@
 """Sums, products, shares, splits and changes that a sentence or a cell states with their result."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +23,7 @@ _OPERATORS = {
     "–": "-",
 }
 _OPERATOR = re.compile(r"(?<![A-Za-z])(?:[×x*·÷+=≈](?![A-Za-z])|/(?![A-Za-z])|(?<=\s)[-−–](?=\s))")
-_OF = re.compile(r"\s*(?:\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a total of |all )?(?:\w+ )?")
+_OF = re.compile(r"\s*(?:(?!instead)\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a total of |all )?(?:\w+ )?")
 _SHARE_GAP = re.compile(
     r"[^%.;]{0,40}?(?:\(|=|, or|, i\.e\.|, that is|, |:|—|is|are|were|was) ?(?:about |around |~|≈)?"
 )
@@ -132,7 +133,7 @@ def _judge_equation(
 ) -> Iterator[Finding]:
     units = {each.unit for each in operands if each.unit not in ("", "x")}
     is_sum = any(each in "+-" for each in operators)
-    is_ratio = operators == ["/"] and operands[0].unit == operands[1].unit
+    is_ratio = list(operators) == ["/"] and operands[0].unit == operands[1].unit
     if is_sum and len({each.unit for each in operands}) > 1:
         return
     expected = "" if is_ratio else next(iter(units), "")
@@ -153,6 +154,10 @@ def _judge_equation(
         [each.loose if each.unit or each.hedge or "." in each.text else each.exact for each in operands],
         operators,
     )
+    if (
+        is_ratio and claimed.unit == "" and claimed.tight.low == claimed.tight.high
+    ):  # a count, with a last part
+        tight = Range(math.floor(tight.low), math.ceil(tight.high))
     made = Reading(text, tight, loose * factor, tuple(_fact(sentence, each) for each in operands))
     yield judge("arithmetic", _fact(sentence, claimed), [made])
 
@@ -175,7 +180,8 @@ def _shares(sentence: Sentence) -> Iterator[Finding]:
     for a, b, c in zip(sentence.figures, sentence.figures[1:], sentence.figures[2:]):
         first, second = text[a.end : b.start], text[b.end : c.start]
         facts = tuple(_fact(sentence, each) for each in (a, b, c))
-        if not all(each.is_usable for each in (a, b, c)):
+        is_list = "/" in first and re.search(r"\d\s*/\s*$", text[: a.start][-6:])
+        if is_list or not all(each.is_usable for each in (a, b, c)):
             continue
         if (
             c.unit == "%"

@@ -32,6 +32,8 @@ def batches(facts: Facts, near: Fact) -> list[Reading]:
         parts = [each for each in (micro, devices, accumulation) if each]
         return [_product(parts)]
     assert plain is not None
+    if micro and devices and micro.value * devices.value == plain.value:
+        devices = None  # they are counted in it
     more = [[], *[[each] for each in (accumulation, devices) if each and each.value > 1]]
     if devices and accumulation and devices.value > 1 and accumulation.value > 1:
         more.append([devices, accumulation])
@@ -303,7 +305,7 @@ def _marks(facts: Facts) -> Iterator[Finding]:
             limits = [each for total in totals for each in facts.named(total) if each is not mark]
             limit = max(limits, key=lambda each: each.value, default=None)
             is_mark = name.startswith("best") or re.search(
-                r"\b(?:at|after|by|checkpoint|best|from)\b", _before(facts, mark), re.I
+                r"\b(?:at|after|by|checkpoint|best)\b", _before(facts, mark), re.I
             )
             if limit and is_mark and mark.value > limit.value and len({each.value for each in limits}) == 1:
                 yield note(

@@ -17,8 +17,18 @@ _NEGATED = re.compile(
     r"|can't|not|too \w+ (?:for|to)|rules? out|ruled out)\b",
     re.I,
 )
-_OVERFIT = re.compile(r"\b(?:over-?fit\w*|over-?fitting)\b", re.I)
-_MEMORISED = re.compile(r"\b(?:memori[sz]\w+|learn\w* by heart)\b", re.I)
+_OVERFIT = re.compile(
+    r"\b(?:over-?fit(?:ted|s)?\b|(?:is|was|are|were|been|it|clear|severe|strong|slight|shows?|showed"
+    r"|due to|because of"
+    r"|started|began"
+    r"|caused by|sign of|evidence of|to|by) over-?fitting\b"
+    r"|over-?fitting (?:occurred|began|started|set in|is|was)\b)", re.I
+)  # fmt: skip
+_MEMORISED = re.compile(
+    r"\b(?:memori[sz]e(?:d|s)|(?:is|was|pure|by|due to) memori[sz](?:ing|ation)"
+    r"|learn\w* by heart)\b",
+    re.I,
+)
 _NO_OVERFIT = re.compile(
     r"\b(?:no|without|did not|does not|not|never|zero)\s+(?:\w+\s+){0,3}over-?fit\w*", re.I
 )

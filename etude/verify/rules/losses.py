@@ -126,6 +126,8 @@ def _around_guess(vocabulary: Range) -> Range:
 def _bounds(facts: Facts) -> Iterator[Finding]:
     for name, (least, most) in _BOUNDS.items():
         for fact in facts.named(name, roles=("plain", "other", "from", "to")):
+            if name == "pass_at" and fact.figure.unit == "":  # the number of a problem
+                continue
             top = (
                 most
                 if fact.figure.unit in ("%", "points") or name not in ("dropout", "warmup_ratio")

@@ -71,6 +71,7 @@ def check_repeats(facts: Facts) -> Iterator[Finding]:
             first.figure.unit != second.figure.unit
             or first.figure.loose.meets(second.figure.loose)
             or first.scope == second.scope
+            or all(any(part.startswith("# lines ") for part in each.scope) for each in (first, second))
         ):
             continue
         if not is_several and (finding := _judge(first, second, sentences)):

@@ -40,3 +40,10 @@ def test_a_change_in_percent_of_percent_has_two_readings() -> None:
     assert verdict == "cannot be settled"
     (found,) = check("Accuracy rose from 72.0 % to 81.0 %, up 9.0 %.").findings
     assert "in points" in found.why and found.fits == "about 12.5 %"
+
+
+def test_a_count_of_steps_may_hold_a_last_part_and_a_list_is_no_share() -> None:
+    assert (
+        contradicted("50,000 / 32 = 1,563 steps. It took 288 / 180 / 201.6 epochs, 37.5 % of them saved.")
+        == []
+    )

@@ -16,3 +16,7 @@ from tests.verify.checked import contradicted
 )  # fmt: skip
 def test_what_does_not_follow_is_contradicted_and_what_does_is_not(text: str, wrong: list[str]) -> None:
     assert contradicted(text) == wrong
+
+
+def test_examples_of_settings_in_two_blocks_are_no_contradiction() -> None:
+    assert contradicted("```toml\nseq_len = 8192\n```\n\nOr:\n\n```toml\nseq_len = 65536\n```\n") == []
