@@ -20,7 +20,11 @@ _EXAMPLES = {
         "etude estimate --from my-run --rows 1000",
         "etude estimate --history",
     ],
-    "evaluate": ["etude evaluate my-run other-run --on rows.jsonl", "etude evaluate my-run"],
+    "evaluate": [
+        "etude evaluate my-run other-run --on rows.jsonl",
+        "etude evaluate my-run",
+        "etude evaluate my-run --on HumanEval.jsonl.gz --k 1,10 --samples 20",
+    ],
     "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
     "fork": [
         "etude fork my-run optim.learning_rate=1e-4",

@@ -52,11 +52,13 @@ def _test(asked: dict[str, Any], peer: Peer) -> None:
     names["__name__"] = "tests"
     sys.modules["tests"] = types.ModuleType("tests")
     exec(compile(_complete_part(asked["context"], asked["entry_point"]), "prompt.py", "exec"), names)
+    candidate = None
     if entry_point := asked["entry_point"]:  # also where Python has a function of that name
-        names[entry_point] = peer.ask("find", entry_point)
+        candidate = names[entry_point] = peer.ask("find", entry_point)
     exec(compile(asked["tests"], "tests.py", "exec", dont_inherit=True), names)
-    if entry_point and callable(check := names.get("check")):
-        check(names[entry_point])
+    check = names.get("check")
+    if entry_point and callable(check) and check is not candidate:
+        check(candidate)
 
 
 class _Names(dict[str, Any]):

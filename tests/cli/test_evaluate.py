@@ -38,3 +38,13 @@ def test_evaluate_refuses_what_it_cannot_score_in_one_line(etude: Get, misleadin
     ):
         found = etude(*words)
         assert found.code == 2 and found.out == "" and wrong in found.err and found.err.count("\n") == 1
+
+
+def test_evaluate_refuses_a_k_that_gives_no_figure(etude: Get, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    for words, wrong in (
+        (["--k", "0"], "expected numbers"), (["--k", "1,x"], "expected numbers"), (["--k", "1,5"], "--samples 20"),
+        (["--samples", "3"], "go with --on and --k"), (["--k", "1"], "is no problem"),
+    ):  # fmt: skip
+        found = etude("evaluate", "none", "--on", tmp_path / "rows.jsonl", *words)
+        assert found.code == 2 and found.out == "" and wrong in found.err and found.err.count("\n") == 1
