@@ -58,7 +58,7 @@ def _take(session: Session, progress: Progress) -> Snapshot:
     """Take a snapshot of a run, and hold it against the weights; of shards on all ranks together."""
     state, is_main = session.state, session.world.is_main
     files = model_files(session.plan, state.model) if is_main else {}
-    snapshot = take_snapshot(state, progress, files)
+    snapshot = take_snapshot(state, progress, files, session.recorder.head())
     session.recorder.write(*session.invariants.compare(snapshot))
     if state.shards:
         if is_main:

@@ -66,7 +66,7 @@ _EXAMPLES = {
     "show": ["etude show my-run", "etude show my-run --follow"],
     "stop": ["etude stop my-run", "etude stop my-run --reason 'it overfits'"],
     "ui": ["etude ui", "etude ui runs other/runs --port 9000", "etude ui --read-only --no-open"],
-    "verify": ["etude verify report.md", "etude verify model-card.md --html checked.html"],
+    "verify": ["etude verify my-run --replay 5", "etude verify model-card.md --html checked.html"],
     "watch": ["etude watch my-run", "etude watch output/checkpoint-500", "etude watch train.log --follow"],
     "sweep": ["etude sweep plan sweep.toml", "etude sweep run sweep.toml"],
     "sweep report": [

@@ -1,33 +1,60 @@
-"""`etude verify`: figures that do not follow from each other, in a training document of anybody."""
+"""`etude verify`: what is told about a training, held against its records or against itself."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from etude.cli.options import Json, parse_new_file, parse_path
+from etude.cli.completion import complete_run
+from etude.cli.options import Json, Runs, parse_name, parse_new_file
 from etude.cli.verify_document import verify_document
+from etude.cli.verify_run import MOST_SEED, verify_own
 from etude.errors import InputError
 from etude.text import shorten
 
 
 def verify(
     what: Annotated[
-        Path,
+        str,
         typer.Argument(
-            parser=parse_path,
-            help="a document: Markdown, notebook, log, TOML, YAML or JSON",
-            metavar="DOC",
+            parser=parse_name,
+            help="a run, or a document: Markdown, notebook, log, TOML, YAML or JSON",
+            metavar="RUN|DOC",
             show_default=False,
+            autocompletion=complete_run,
         ),
     ],
+    runs: Runs = Path("runs"),
+    replay: Annotated[
+        int | None,
+        typer.Option(
+            "--replay", min=1, max=1000, help="of a run: train so many stretches between checkpoints again"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="of the lot that draws the stretches")
+    ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(parser=parse_new_file, help="write the document with its findings in the margin"),
+        typer.Option(parser=parse_new_file, help="of a document: write it with its findings in the margin"),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check the figures of a training document against each other; exit code 1 if some contradict."""
-    if what.is_dir():
-        raise InputError(f"{shorten(what, 80)} is a folder; give a document, such as report/report.md in it")
-    verify_document(what, html, as_json=as_json)
+    """Hold a run against its journal, or the figures of a document against each other.
+
+    Exit code 1 if something does not follow, or contradicts.
+    """
+    path = Path(what)
+    if path.suffix and not path.is_dir() and not (runs / what).is_dir():
+        if replay is not None or seed is not None:
+            raise InputError("--replay and --seed are for a run; leave them out for a document")
+        verify_document(path, html, as_json=as_json)
+        return
+    if path.is_dir() and not os.path.lexists(path / "run.json"):
+        raise InputError(
+            f"{shorten(what, 80)} is a folder and no run; give a run, or a document, such as report.md in it"
+        )
+    if html is not None:
+        raise InputError("--html is for a document; etude report RUN --html writes the page of a run")
+    verify_own(what, runs, replay, seed, as_json=as_json)

@@ -62,6 +62,13 @@ class Appender:
         except OSError:
             return False
 
+    def read(self, start: int, most: int) -> bytes:
+        """Bytes from a place on, at most so many. Raises: StorageError."""
+        try:
+            return os.pread(self._descriptor, most, start)
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
     def append(self, data: bytes) -> None:
         """Append bytes. Raises: StorageError; what was appended in part is cut off again."""
         try:

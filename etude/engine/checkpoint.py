@@ -16,17 +16,16 @@ from etude.engine.loop import TrainState
 from etude.engine.shards import Shards
 from etude.engine.tensor_files import Piece, begin_file, read_tensors, safetensors, write_rows
 from etude.engine.world import World
-from etude.errors import DamageError, FaultError, InputError, MissingError, RecipeError, StorageError
+from etude.errors import DamageError, FaultError, InputError, RecipeError, StorageError
 from etude.models.lora import ADAPTER_FILE, adapter_tensors
 from etude.models.parts import find_non_finite
 from etude.recipe.course import Change
 from etude.records import shape
 from etude.records.folder import BEST, checkpoint_folders, checkpoint_name, list_checkpoints, step_of
+from etude.records.head import Head
+from etude.records.manifest import FORMAT, check_files, damaged, read_manifest
 
-FORMAT = 1
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
-_FILE = shape.Object({"size": int, "sha256": str})
-_MANIFEST = shape.Object({"format": int, "run": str, "step": int, "files": {str: _FILE}})
 _CHANGE = shape.Object(
     {"step": int, "key": str, "value": (float, str, None), "reason": str},
     {"request": str | None, "who": str | None, "channel": str | None},
@@ -76,6 +75,7 @@ class Snapshot:
     masks         buffers among the weights, which may be infinite
     places        of tensors of which this rank holds some rows; the others are those of rank 0
     rank, ranks   that write it together
+    journal       its head at this moment, on the rank that writes it
     """
 
     weights_file: str
@@ -87,6 +87,7 @@ class Snapshot:
     places: dict[str, Piece] = field(default_factory=dict)
     rank: int = 0
     ranks: int = 1
+    journal: Head | None = None
 
     @property
     def name(self) -> str:
@@ -98,7 +99,9 @@ class Snapshot:
         return {self.weights_file: self.weights, OPTIMIZER_FILE: self.optimizer}
 
 
-def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]) -> Snapshot:
+def take_snapshot(
+    state: TrainState, progress: Progress, files: dict[str, bytes], journal: Head | None = None
+) -> Snapshot:
     """Copy weights and optimizer state; `files` (config.json, tokenizer.json ...) are written beside them."""
     if shards := state.shards:
         shards.reshard()
@@ -109,7 +112,7 @@ def take_snapshot(state: TrainState, progress: Progress, files: dict[str, bytes]
         {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
         for tensors in (held, moments)
     )
-    snapshot = Snapshot(file, copy, optimizer, progress, files, _masks(state.model))
+    snapshot = Snapshot(file, copy, optimizer, progress, files, _masks(state.model), journal=journal)
     if not shards:
         return snapshot
     places = {name: shards.place_of(value) for name, value in weights.items()}
@@ -172,6 +175,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, is_left: Callable[[], boo
     manifest = {
         "format": FORMAT, "run": snapshot.progress.run, "step": snapshot.progress.step,
         "files": {name: asdict(file) for name, file in written.items()},
+        **({"journal": snapshot.journal._asdict()} if snapshot.journal else {}),
     }  # fmt: skip
     durable.write_json(path / "manifest.json", manifest)
     verify_checkpoint(path)
@@ -218,25 +222,7 @@ def _require_finite(snapshot: Snapshot) -> None:
 
 def verify_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
     """The manifest of a whole checkpoint. Raises: DamageError that names the file that is not as written."""
-    manifest = _read_manifest(path)
-    if run is not None and manifest["run"] != run:
-        raise DamageError(f"checkpoint {path.name} belongs to run {manifest['run'][:80]}")
-    for name, file in manifest["files"].items():
-        try:
-            is_inside = Path(name).name == name
-            is_whole = is_inside and durable.is_written(path / name, file["size"], file["sha256"])
-        except InputError:
-            raise _damage(path, f"{name[:80]} is missing, or no plain file") from None
-        except OSError as error:
-            raise _damage(path, f"{name} cannot be read: {error.strerror}") from None
-        if not is_whole:
-            raise _damage(path, f"{name[:80]} is not what was written")
-    for name in (weights_file(path).name, OPTIMIZER_FILE, "state.json"):
-        if name not in manifest["files"]:
-            raise _damage(path, f"its manifest does not name {name}")
-    if manifest["step"] != step_of(path.name):
-        raise _damage(path, f"its manifest is that of step {manifest['step']}")
-    return manifest
+    return check_files(path, read_manifest(path), run, (weights_file(path).name, OPTIMIZER_FILE))
 
 
 def newest_valid(folder: Path, run: str) -> tuple[Path | None, list[str]]:
@@ -264,7 +250,7 @@ def load_checkpoint(path: Path, state: TrainState) -> Progress:
     Raises: InputError if its weights are not of this model; DamageError if its optimizer's state is not.
     """
     progress = read_progress(path)
-    if (progress.step, progress.run) != (step_of(path.name), _read_manifest(path)["run"]):
+    if (progress.step, progress.run) != (step_of(path.name), read_manifest(path)["run"]):
         raise DamageError(
             f"{path}/state.json is that of step {progress.step} of run {progress.run[:80]}; {_GO_BACK}"
         )
@@ -291,7 +277,7 @@ def read_progress(path: Path) -> Progress:
     try:
         values = shape.fit(durable.read_json_object(path / "state.json", follow=False), _STATE)
     except (ValueError, InputError) as error:
-        raise _damage(path, f"state.json: {error}") from None
+        raise damaged(path, f"state.json: {error}") from None
     names = [each.name for each in fields(Change)]
     values["changes"] = tuple(Change(*map(each.get, names)) for each in values.get("changes", ()))
     return Progress(**{each.name: values[each.name] for each in fields(Progress) if each.name in values})
@@ -368,24 +354,3 @@ def remove_unfinished(folder: Path, *, beyond: int) -> list[str]:
 
 def _masks(model: torch.nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in model.named_buffers())
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = durable.read_json_object(path / "manifest.json", follow=False)
-    except MissingError:
-        raise DamageError(f"checkpoint {path.name} has no manifest: its writing did not end") from None
-    except InputError:
-        raise _damage(path, "manifest.json cannot be read") from None
-    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
-        raise InputError(
-            f"checkpoint {path} has format {manifest['format']}; this etude reads {FORMAT}; update etude"
-        )
-    try:
-        return dict(shape.fit(manifest, _MANIFEST))
-    except ValueError as error:
-        raise _damage(path, f"manifest.json: {error}") from None
-
-
-def _damage(path: Path, what: str) -> DamageError:
-    return DamageError(f"checkpoint {path.name} is damaged: {what}")

@@ -249,7 +249,8 @@ def _copy_checkpoint(
     for name in manifest["files"].keys() - {"state.json"}:
         _copy(source / name, target / name)
     files = {**manifest["files"], "state.json": asdict(state)}
-    durable.write_json(target / "manifest.json", {**manifest, "run": run, "files": files})
+    kept = {key: value for key, value in manifest.items() if key != "journal"}  # that of the parent
+    durable.write_json(target / "manifest.json", {**kept, "run": run, "files": files})
     verify_checkpoint(target, run)
 
 

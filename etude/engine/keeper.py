@@ -96,5 +96,6 @@ class Keeper:
             return None
         seconds = max(time.perf_counter() - started, 0.0)
         return events.CheckpointSaved(
-            snapshot.progress.step, snapshot.name, size, round(blocking_seconds, 4), round(seconds, 4)
-        )
+            snapshot.progress.step, snapshot.name, size, round(blocking_seconds, 4), round(seconds, 4),
+            snapshot.journal._asdict() if snapshot.journal else None,
+        )  # fmt: skip

@@ -11,6 +11,7 @@ from etude.engine.stragglers import RankTimes
 from etude.errors import FaultError
 from etude.models.cost import Cost
 from etude.records import events
+from etude.records.head import Head
 from etude.records.store import RunWriter
 from etude.records.window import mean_loss
 from etude.watch.resources import ResourceSampler
@@ -139,6 +140,10 @@ class Recorder:
 
     def _is_ignored(self, record: events.Event) -> bool:
         return isinstance(record, events.Finding) and record.kind in self.ignore
+
+    def head(self) -> Head | None:
+        """The head of the journal so far, on the rank that writes it."""
+        return self._writer.journal.head() if self._writer else None
 
     def sync(self) -> None:
         """Make all that was written durable."""

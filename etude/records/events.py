@@ -19,8 +19,9 @@ Number = Annotated[float, float]  # a whole number becomes a float
 Seconds = Annotated[float, at_least(0, LONGEST_SECONDS), float]
 Positive = Annotated[int, at_least(1)]
 TIME = Annotated[float, at_least(0, LAST_TIME), float]
-# No key of a line where they are None.
-RARE = ("loss_scale", "computed_tokens", "mapped_bytes", "slowest_rank", "slowest_seconds", "median_seconds")
+RARE = (  # no key of a line where they are None
+    "loss_scale", "computed_tokens", "mapped_bytes", "slowest_rank", "slowest_seconds", "median_seconds",
+    "journal")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,8 @@ class Step(NamedTuple):
 class Evaluation:
     """The model after `step` on the validation samples; `best` if no earlier one was better.
 
-    At step 0 it is what training starts from, to compare with, and never the best; one that was `asked` for
-    between those of the recipe decides nothing. `metrics` by name, and by `name/capability` where the samples
-    are cases of several. `loss_error` is the standard error of the loss from the choice of rows.
+    At step 0 it is what training starts from, and never the best; one that was `asked` for decides nothing.
+    `metrics` by name, and by `name/capability`; `loss_error`: standard error from the choice of rows.
     """
 
     step: int
@@ -154,7 +154,6 @@ class Resource(NamedTuple):
 
 
 ACCEPT, REFUSALS = "accept", ("refuse", "void")  # actions of answers: another follows; nothing was done
-_LONGEST_FINDING = 100_000  # characters
 SEVERITIES = ("error", "warning", "info")  # the worst first
 
 
@@ -225,13 +224,14 @@ class Control:
 
 @dataclass(frozen=True)
 class CheckpointSaved:
-    """A checkpoint whose manifest is on disk."""
+    """A checkpoint whose manifest is on disk, and the head of the journal in it; None in older ones."""
 
     step: int
     name: str
     size: int
     blocking_seconds: Seconds
     write_seconds: Seconds
+    journal: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -380,7 +380,7 @@ def _is_drawn(finding: Finding) -> bool:
         finding.severity in SEVERITIES
         and len(finding.window or ()) in (0, 2)
         and re.fullmatch("[a-z0-9_]{0,60}", finding.kind) is not None
-        and len(str(finding)) <= _LONGEST_FINDING
+        and len(str(finding)) <= 100_000
     )
 
 

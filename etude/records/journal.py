@@ -15,6 +15,7 @@ from etude.memory import without_collection
 from etude.records import flat
 from etude.records.clock import EvenClock, EvenTimes
 from etude.records.events import TIME, Attempt, Event, from_json, to_json
+from etude.records.head import Growing, Head
 from etude.records.ledger import Entry, Ledger, is_void
 from etude.records.ranges import is_possible
 from etude.records.shape import Object, fit
@@ -37,7 +38,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file, self._clock = durable.Appender(path), EvenClock()
         self._file.cut_torn_line()
-        self._written = self._file.size
+        self._written, self._growing = self._file.size, Growing(self._file.read)
         if self._written == 0:
             self._append(_line({"type": "journal", "format": FORMAT}))
 
@@ -45,6 +46,10 @@ class Journal:
         """Append records in one write."""
         now = self._clock.now()
         self._append(b"".join(_line(to_json(event, now)) for event in events))
+
+    def head(self) -> Head:
+        """The head of all lines so far."""
+        return self._growing.head()
 
     def sync(self) -> None:
         """Make all that was appended durable."""
@@ -66,10 +71,13 @@ class Journal:
 
 
 class Lines:
-    """The whole lines of a journal from a place on, in blocks; `size` is the place behind the last block."""
+    """The whole lines of a journal from a place on, in blocks; `size` is the place behind the last block.
 
-    def __init__(self, path: Path, size: int = 0) -> None:
-        self._path, self.size = path, size
+    until: the place behind the last line that is read, where that is not the last of all
+    """
+
+    def __init__(self, path: Path, size: int = 0, until: int | None = None) -> None:
+        self._path, self.size, self._until = path, size, until
 
     def read(self) -> Iterator[list[bytes]]:
         """Lines without their ends; a torn last line is left out, one that is too long is cut.
@@ -78,7 +86,7 @@ class Lines:
         """
         with durable.open_plain(self._path, follow=False) as file:
             file.seek(self.size)
-            while block := file.read(_BLOCK_BYTES):
+            while block := file.read(self._block_bytes()):
                 if not block.endswith(b"\n"):
                     block += file.readline(_LONGEST_LINE)
                 *lines, rest = block.split(b"\n")
@@ -97,15 +105,19 @@ class Lines:
                     self.size += length
                     yield [rest]
 
+    def _block_bytes(self) -> int:
+        return _BLOCK_BYTES if self._until is None else max(min(_BLOCK_BYTES, self._until - self.size), 0)
+
 
 class Reader:
     """Follows a journal: each `read` takes in the lines that were appended since the last one.
 
     numbers: with steps and resources, which are most lines; without them they are passed over unchecked
+    until: as of `Lines`
     """
 
-    def __init__(self, path: Path, *, numbers: bool = True) -> None:
-        self._path, self._lines, self._has_numbers = path, Lines(path), numbers
+    def __init__(self, path: Path, *, numbers: bool = True, until: int | None = None) -> None:
+        self._path, self._lines, self._has_numbers = path, Lines(path, until=until), numbers
         self._entries: list[Entry] = []
         self._rework: list[Entry] = []
         self._damaged: list[int] = []
@@ -196,9 +208,9 @@ class Reader:
         return None if found is None else Entry(*found, self._attempt)
 
 
-def read_journal(path: Path) -> Ledger:
-    """Read a journal once. Raises: as `Reader.read`."""
-    return Reader(path).read()
+def read_journal(path: Path, until: int | None = None) -> Ledger:
+    """Read a journal once, until a place (bytes) behind one of its lines. Raises: as `Reader.read`."""
+    return Reader(path, until=until).read()
 
 
 def parse_line(line: bytes, path: Path) -> tuple[Event, float] | None:

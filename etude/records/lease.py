@@ -14,12 +14,21 @@ from etude import durable
 from etude.errors import InputError
 from etude.records import shape
 from etude.records.folder import read_part
+from etude.records.head import HEAD, Head
 
 STATES = ("running", "paused", "finished", "stopped", "failed")
 _ATTEMPTS, _MOMENT_SECONDS = 5, 0.01
 _LEASE = shape.Object(
     {"state": Annotated[str, shape.one_of(*STATES)]},
-    {"heartbeat": float, "host": str, "pid": int, "started": float, "left": bool, "attempt": str},
+    {
+        "heartbeat": float,
+        "host": str,
+        "pid": int,
+        "started": float,
+        "left": bool,
+        "attempt": str,
+        "journal": HEAD,
+    },
 )
 
 
@@ -28,11 +37,14 @@ def read_lease(path: Path) -> dict[str, Any]:
     return read_part(path / "lease.json", _LEASE)
 
 
-def write_lease(path: Path, state: str, attempt: str | None = None, *, is_over: bool = False) -> None:
+def write_lease(
+    path: Path, state: str, attempt: str | None = None, *, is_over: bool = False, head: Head | None = None
+) -> None:
     """Write that this process holds a run folder, and the state of the run.
 
     attempt  the name under which this process takes requests
     is_over  whether the process lets go of it as paused, which else is one that still waits
+    head     of the journal, at the end of an attempt
     """
     lease: dict[str, Any] = {
         "state": state,
@@ -47,6 +59,8 @@ def write_lease(path: Path, state: str, attempt: str | None = None, *, is_over: 
         lease["left"] = False
     elif is_over and state == "paused":
         lease["left"] = True
+    if head is not None:
+        lease["journal"] = head._asdict()
     durable.write_json(path / "lease.json", lease)
 
 

@@ -1,7 +1,7 @@
 """The origin of a run: its first weights; of a fork its parent, the step, and the records up to there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from etude.records.events import Attempt, CheckpointSaved
@@ -37,14 +37,22 @@ class Origin:
 
 
 def records_until(ledger: Ledger, step: int) -> list[Entry]:
-    """The records that count after a step was saved, without those of later steps and attempts."""
+    """The records that count after a step was saved, without those of later steps and attempts.
+
+    Checkpoints lose their heads, which are of another journal than one of these records.
+    """
     saved = [
         index
         for index, entry in enumerate(ledger.entries)
         if isinstance(entry.event, CheckpointSaved) and entry.event.step == step
     ]
     entries = ledger.entries[: saved[0] + 1] if saved else ledger.entries
-    return [entry for entry in entries if _step_of(entry) <= step]
+    return [_without_head(entry) for entry in entries if _step_of(entry) <= step]
+
+
+def _without_head(entry: Entry) -> Entry:
+    event = entry.event
+    return entry._replace(event=replace(event, journal=None)) if isinstance(event, CheckpointSaved) else entry
 
 
 def _step_of(entry: Entry) -> int:

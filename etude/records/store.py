@@ -144,8 +144,8 @@ class Run:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def ledger(self) -> Ledger:
-        return read_journal(self.path / "journal.jsonl")
+    def ledger(self, until: int | None = None) -> Ledger:
+        return read_journal(self.path / "journal.jsonl", until)
 
     def _repr_html_(self) -> str:
         """The run in a cell of a notebook: figures, losses, newest texts and findings."""
@@ -167,7 +167,7 @@ class RunWriter:
         self.trackers: list[Tracker] = []
         self._turn = threading.RLock()
         self._lock = lock
-        self._journal = Journal(run.path / "journal.jsonl")
+        self.journal = Journal(run.path / "journal.jsonl")
         self._log = durable.Appender(run.path / "log.txt")
         self._beat, self._state = 0.0, ""
         self.beat("running")
@@ -175,7 +175,7 @@ class RunWriter:
     def append(self, *events: Event) -> None:
         """Write records to the journal and pass them on; a tracker that fails is named once and dropped."""
         with self._turn:
-            self._journal.append(*events)
+            self.journal.append(*events)
             for tracker in list(self.trackers):
                 try:
                     for event in events:
@@ -200,7 +200,7 @@ class RunWriter:
 
     def sync(self) -> None:
         """Make journal and log durable; only the journal must be."""
-        self._journal.sync()
+        self.journal.sync()
         with contextlib.suppress(StorageError):
             self._log.sync()
 
@@ -228,11 +228,11 @@ class RunWriter:
         try:
             self.close_trackers()
             self.sync()
-            write_lease(self.run.path, state, self.attempt, is_over=True)
+            write_lease(self.run.path, state, self.attempt, is_over=True, head=self.journal.head())
             if state == "finished":
                 atexit.register(leave, self.run.path, os.getpid())
         finally:
-            self._journal.close()
+            self.journal.close()
             self._log.close()
             os.close(self._lock)
 

@@ -20,6 +20,7 @@ from etude.report.markdown import code, prose, quoted, render, table
 from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.summary import Summary, status_word, summarize_history
+from etude.report.told import take_marks
 from etude.report.wording import (
     count_title,
     duration,
@@ -47,7 +48,12 @@ def model_card(run: Run, checkpoint: str, kind: str) -> str:
 
     Raises: InputError if the run folder is damaged.
     """
-    return render("card.md.jinja", _sections(read_history(run), checkpoint, kind))
+    return make_card(read_history(run), checkpoint, kind)
+
+
+def make_card(history: History, checkpoint: str, kind: str) -> str:
+    """The card that follows from a history."""
+    return take_marks(render("card.md.jinja", _sections(history, checkpoint, kind)))[0]
 
 
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from etude.records.store import Run
 from etude.report.history import History
 from etude.report.markdown import code, prose, table
 from etude.report.summary import Summary, kept_checkpoints
+from etude.report.told import told
 from etude.report.wording import (
     NOTHING,
     count_title,
@@ -191,7 +192,8 @@ def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
     base = f", from {code(summary['base']['from'])}" if summary["base"] else ", from scratch"
     yield "Model", f"{', '.join(titles)}{base}"
     if summary["parameters"]:
-        yield "Parameters", parameters_text(summary["parameters"], summary["trainable"])
+        parameters = summary.figure("parameters"), summary.figure("trainable")
+        yield "Parameters", told(parameters_text(*(each.value for each in parameters)), *parameters)
     counts = history.data.summary if history.data else {}
     found = [
         plural(each["samples"], f"{word} sample")
@@ -200,8 +202,10 @@ def _run_rows(history: History, summary: Summary) -> Iterator[tuple[str, str]]:
     ]
     if found:
         yield "Data", ", ".join(found)
-    steps = steps_text(summary["step"], summary["steps"], summary["epochs"])
-    yield "Steps", f"{steps}, {plural(summary['tokens'], 'target')}"
+    steps = [summary.figure(name) for name in ("step", "steps", "epochs")]
+    targets = summary.figure("tokens")
+    done = told(steps_text(*(each.value for each in steps)), *steps)
+    yield "Steps", f"{done}, {told(plural(targets.value, 'target'), targets)}"
     if history.attempts:
         attempt = history.attempts[-1]
         yield "Device", f"{attempt.devices} x {prose(attempt.device)}, {prose(attempt.precision)}"

@@ -10,6 +10,7 @@ from etude.report.figures import spread
 from etude.report.history import History, metric_value
 from etude.report.markdown import prose, table
 from etude.report.summary import Summary
+from etude.report.told import told_of
 from etude.report.wording import NOTHING, duration, metric_title, number, short
 from etude.text import plural
 
@@ -41,7 +42,7 @@ def phases(history: History) -> Iterator[str]:
             cut = "" if part[-1].step == end else f" (to {end:,} planned)"
             rows.append((
                 name, f"{part[0].step:,} to {part[-1].step:,}{cut}", _mean(part[:few]), _mean(part[-few:]),
-                duration(sum(step.seconds for step in part)),
+                _seconds(part),
             ))  # fmt: skip
     yield table(("phase", "steps", "loss at start", "loss at end", "time in steps"), rows)
     ends = plural(every, "step").removeprefix("1 ")
@@ -78,7 +79,7 @@ def timeline(history: History, summary: Summary) -> Iterator[str]:
             number(step) + star,
             _mean(last) if last else NOTHING,
             *(read(history, evaluation) if evaluation else NOTHING for read in columns.values()),
-            f"{last[-1].learning_rate:.3g}" if last else NOTHING,
+            _rate(last[-1]) if last else NOTHING,
             duration(elapsed.get(step)),
         ])  # fmt: skip
     yield table(("step", "training loss", *columns, "learning rate", "elapsed"), rows)
@@ -92,7 +93,21 @@ def timeline(history: History, summary: Summary) -> Iterator[str]:
 def _mean(steps: Sequence[Step]) -> str:
     """Mean loss of the steps that changed weights, and how many did not."""
     lost = sum(step.skipped or not math.isfinite(step.loss) for step in steps)
-    return _loss(mean_loss(steps)) + (f" ({lost:,} of {plural(len(steps), 'step')} skipped)" if lost else "")
+    mean = mean_loss(steps)
+    text = told_of(
+        _loss(mean), "training_loss", mean, steps, unit="nats per target", statistic="mean over the targets"
+    )
+    return text + (f" ({lost:,} of {plural(len(steps), 'step')} skipped)" if lost else "")
+
+
+def _seconds(steps: Sequence[Step]) -> str:
+    total = sum(step.seconds for step in steps)
+    return told_of(duration(total), "training_seconds", total, steps, unit="seconds", statistic="sum")
+
+
+def _rate(step: Step) -> str:
+    rate = step.learning_rate
+    return told_of(f"{rate:.3g}", "learning_rate", rate, [step], unit="rate", statistic="of a step")
 
 
 def _loss(value: float) -> str:
@@ -100,15 +115,21 @@ def _loss(value: float) -> str:
 
 
 def _validation(history: History, evaluation: Evaluation) -> str:
-    return _loss(evaluation.loss)
+    loss = evaluation.loss
+    return told_of(
+        _loss(loss), "validation_loss", loss, [evaluation], unit="nats per target", statistic="evaluation"
+    )
 
 
 def _perplexity(history: History, evaluation: Evaluation) -> str:
-    return short(evaluation.perplexity)
+    value = evaluation.perplexity
+    return told_of(short(value), "perplexity", value, [evaluation], unit="perplexity", statistic="evaluation")
 
 
 def _metric(history: History, evaluation: Evaluation) -> str:
-    return short(metric_value(evaluation, history.run.recipe.evaluate.metric))
+    metric = history.run.recipe.evaluate.metric
+    value = metric_value(evaluation, metric)
+    return told_of(short(value), metric, value, [evaluation], unit="of the metric", statistic="evaluation")
 
 
 def _elapsed(history: History) -> dict[int, float]:

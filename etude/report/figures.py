@@ -193,6 +193,13 @@ def told_figures(history: History) -> list[Figure]:
     return _make(history, groups)
 
 
+def source_of(events: Sequence[Event | None]) -> tuple[Source, ...]:
+    """The source of a figure that is made of some records of one kind, from the first to the last."""
+    if not events or events[0] is None or events[-1] is None:
+        return ()
+    return (Source(type_of(events[0]), _place(events[0]), _place(events[-1])),)
+
+
 def lowest(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     """The evaluation with the lowest finite loss, among those after the first step."""
     made = (evaluation for evaluation in evaluations if evaluation.step and math.isfinite(evaluation.loss))
@@ -212,7 +219,7 @@ def _make(history: History, groups: Sequence[Callable[[History], Computed]]) -> 
 
 def _conditions(history: History) -> Computed:
     attempt = history.attempts[-1] if history.attempts else None
-    source = _records(history.attempts[-1:])
+    source = source_of(history.attempts[-1:])
     for name in ("device", "devices", "precision", "trainable", "steps"):
         yield name, attempt and getattr(attempt, name), source
     yield "parameters", attempt and attempt.parameters["total"], source
@@ -222,7 +229,7 @@ def _conditions(history: History) -> Computed:
 def _steering(history: History) -> Computed:
     yield "origin", origin_text(history), (Source("run.json"),)
     made: list[Event] = [*history.events(Control), *history.attempts[1:]]
-    yield "interventions", [str(each) for each in interventions(history)], _records(made)
+    yield "interventions", [str(each) for each in interventions(history)], source_of(made)
 
 
 def _end(history: History) -> Computed:
@@ -231,28 +238,28 @@ def _end(history: History) -> Computed:
     for entry in reversed(history.ledger.entries):
         event = entry.event
         if isinstance(event, Control) and entry.attempt == attempt and (ending := Ending.of(event)):
-            yield "status", ending.state, _records([event])
-            yield "reason", one_line(ending.reason, _LONGEST_REASON), _records([event])
+            yield "status", ending.state, source_of([event])
+            yield "reason", one_line(ending.reason, _LONGEST_REASON), source_of([event])
             return
 
 
 def _progress(history: History) -> Computed:
     steps, attempt = history.steps, history.attempts[-1] if history.attempts else None
-    source = _records(steps)
+    source = source_of(steps)
     last = steps[-1].step if steps else 0
-    yield "step", last, _records(steps[-1:])
-    yield "epochs", last / attempt.steps_per_epoch if attempt and steps else None, _records(steps[-1:])
+    yield "step", last, source_of(steps[-1:])
+    yield "epochs", last / attempt.steps_per_epoch if attempt and steps else None, source_of(steps[-1:])
     yield "tokens", sum(step.targets for step in steps), source
     yield "skipped_steps", sum(step.skipped for step in steps), source
 
 
 def _training(history: History) -> Computed:
     steps, losses = history.steps, [window.loss for window in history.windows]
-    every, count = _records(steps), _loss_window(history)
-    yield "first_loss", mean_loss(steps[:count]) if steps else None, _records(steps[:count])
-    yield "last_loss", mean_loss(steps[-count:]) if steps else None, _records(steps[-count:])
+    every, count = source_of(steps), _loss_window(history)
+    yield "first_loss", mean_loss(steps[:count]) if steps else None, source_of(steps[:count])
+    yield "last_loss", mean_loss(steps[-count:]) if steps else None, source_of(steps[-count:])
     yield "least_loss", min(filter(math.isfinite, losses), default=None), every
-    yield "loss_window", count, _records(steps[:count])
+    yield "loss_window", count, source_of(steps[:count])
     yield "loss_curve", [round(loss, 5) for loss in spread(losses, CURVE_POINTS)], every
 
 
@@ -265,30 +272,30 @@ def _metric(history: History) -> Computed:
     evaluations, metric = history.evaluations, str(history.metric)
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
     yield "metric", metric, (Source("resolved.toml"),)
-    yield "lower_is_better", history.metric.lower_is_better, _records(history.attempts[-1:])
-    yield "metric_first", metric_value(first, metric), _records([first])
-    yield "metric_best", metric_value(history.best, metric), _records([history.best])
-    yield "metric_best_step", history.best and history.best.step, _records([history.best])
-    yield "metric_last", metric_value(last, metric), _records([last])
-    yield "is_best_worse", history.is_best_worse, _records([first, history.best])
+    yield "lower_is_better", history.metric.lower_is_better, source_of(history.attempts[-1:])
+    yield "metric_first", metric_value(first, metric), source_of([first])
+    yield "metric_best", metric_value(history.best, metric), source_of([history.best])
+    yield "metric_best_step", history.best and history.best.step, source_of([history.best])
+    yield "metric_last", metric_value(last, metric), source_of([last])
+    yield "is_best_worse", history.is_best_worse, source_of([first, history.best])
 
 
 def _validation(history: History) -> Computed:
     evaluations = history.evaluations
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
     best, chosen = lowest(evaluations), history.best
-    yield "first_validation_loss", first and first.loss, _records([first])
+    yield "first_validation_loss", first and first.loss, source_of([first])
     predicts_tokens = not any(part.kind.has_labels for part in history.run.recipe.by_task().values())
     for which, evaluation in (("best", best), ("last", last)):
-        source = _records([evaluation])
+        source = source_of([evaluation])
         yield f"{which}_validation_loss", evaluation and evaluation.loss, source
         yield f"{which}_validation_step", evaluation and evaluation.step, source
         yield f"{which}_perplexity", evaluation.perplexity if evaluation and predicts_tokens else None, source
         yield f"{which}_bits_per_byte", evaluation and evaluation.bits_per_byte, source
     curve = [round(each.loss, 5) for each in spread(evaluations, CURVE_POINTS)]
-    yield "validation_curve", curve, _records(evaluations)
+    yield "validation_curve", curve, source_of(evaluations)
     for which, evaluation in (("first", first), ("best", chosen), ("last", last)):
-        yield f"figures_{which}", figures_of(evaluation), _records([evaluation])
+        yield f"figures_{which}", figures_of(evaluation), source_of([evaluation])
 
 
 def _gap(history: History) -> Computed:
@@ -296,7 +303,7 @@ def _gap(history: History) -> Computed:
     near = [step for step in history.steps if last and step.step <= last.step][-_loss_window(history) :]
     is_known = last and near and history.run.recipe.is_loss_plain
     gap = last.loss - mean_loss(near) if last and is_known else None
-    yield "gap", gap, (*_records([last]), *_records(near))
+    yield "gap", gap, (*source_of([last]), *source_of(near))
 
 
 def _people(history: History) -> Computed:
@@ -306,7 +313,7 @@ def _people(history: History) -> Computed:
 def _resources(history: History) -> Computed:
     steps, windows = history.steps, history.windows
     seconds, resources = sum(step.seconds for step in steps), [w.resource for w in windows if w.resource]
-    measured, source = _records(resources), _records(steps)
+    measured, source = source_of(resources), source_of(steps)
     tokens = sum(step.targets if step.tokens is None else step.tokens for step in steps)
     yield "tokens_per_second", tokens / seconds if seconds else None, source
     computed = sum(step.computed_tokens or step.tokens or step.targets for step in steps)
@@ -321,22 +328,22 @@ def _resources(history: History) -> Computed:
 
 def _course(history: History) -> Computed:
     evaluations, findings = history.evaluations, history.events(Finding)
-    yield "evaluation_seconds", round(sum(each.seconds for each in evaluations), 6), _records(evaluations)
-    yield "attempts", len(history.attempts), _records(history.attempts)
-    yield "findings", len(findings), _records(findings)
+    yield "evaluation_seconds", round(sum(each.seconds for each in evaluations), 6), source_of(evaluations)
+    yield "attempts", len(history.attempts), source_of(history.attempts)
+    yield "findings", len(findings), source_of(findings)
     counts = {severity: sum(each.severity == severity for each in findings) for severity in SEVERITIES}
-    yield "findings_by_severity", counts, _records(findings)
-    yield "criteria", criteria_text(history), _records(history.events(Judgement)[-1:])
+    yield "findings_by_severity", counts, source_of(findings)
+    yield "criteria", criteria_text(history), source_of(history.events(Judgement)[-1:])
 
 
 def _time(history: History) -> Computed:
     steps, rework = history.steps, history.rework
     again = sum(step.seconds for step in rework)
-    yield "wall_seconds", round(history.wall_seconds, 3), _records(history.attempts)
+    yield "wall_seconds", round(history.wall_seconds, 3), source_of(history.attempts)
     yield "clock_jumps", len(history.ledger.jumps), ()
-    yield "training_seconds", round(sum(step.seconds for step in steps) + again, 6), _records(steps)
-    yield "rework_steps", len(rework), _records(rework)
-    yield "rework_seconds", round(again, 6), _records(rework)
+    yield "training_seconds", round(sum(step.seconds for step in steps) + again, 6), source_of(steps)
+    yield "rework_steps", len(rework), source_of(rework)
+    yield "rework_seconds", round(again, 6), source_of(rework)
     yield "damaged_lines", history.ledger.damaged, ()
 
 
@@ -345,14 +352,7 @@ def _forecast(history: History) -> Computed:
     for kind, is_first in (("estimate", True), ("forecast", False)):
         made = next((each for each in forecasts if (each.step == 0) == is_first), None)
         for name in ("seconds", "memory_bytes", "disk_bytes"):
-            yield f"{kind}_{name}", made and getattr(made, name), _records([made])
-
-
-def _records(events: Sequence[Event | None]) -> tuple[Source, ...]:
-    """The source of a figure that is made of some records of one kind."""
-    if not events or events[0] is None or events[-1] is None:
-        return ()
-    return (Source(type_of(events[0]), _place(events[0]), _place(events[-1])),)
+            yield f"{kind}_{name}", made and getattr(made, name), source_of([made])
 
 
 def _place(event: Event) -> int | None:

@@ -1,7 +1,8 @@
 """Records of a run that count, read once, in the groups that reports are made of."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from etude.records.events import (
     Scores,
     Step,
 )
+from etude.records.folder import as_argument
 from etude.records.ledger import Entry, Ledger
 from etude.records.store import Run
 from etude.records.window import OpenWindow, Window, join_short_end
@@ -30,10 +32,20 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True)
 class History:
-    """A run and its ledger; what is asked for twice is computed once."""
+    """A run and its ledger; what is asked for twice is computed once.
+
+    then: figures of the other files of the folder by name, and `argument`, as they were when a report was
+    written; what is not among them is as it is now
+    """
 
     run: Run
     ledger: Ledger
+    then: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def argument(self) -> str:
+        """The run as commands take it."""
+        return str(self.then.get("argument") or as_argument(self.run.path))
 
     def events(self, kind: type[E]) -> list[E]:
         """All records of a type that count, in order."""

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from etude.report.told import Told, mark_places, tag_marks
+
 _STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; background: #fff;
   font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -42,12 +44,17 @@ _PAGE = """<!doctype html>
 """
 
 
-def to_html(markdown: str, title: str, charts: Mapping[str, bytes]) -> str:
+def to_html(
+    markdown: str, title: str, charts: Mapping[str, bytes], places: Sequence[Told], values: Mapping[str, Any]
+) -> str:
     """Render a report as a page that needs no other file, no network and no script.
 
-    charts: SVG by the name under which the report shows it; other images are left out.
+    charts: SVG by the name under which the report shows it; other images are left out. places, values: its
+    figures and their records, which the page has as attributes of their texts.
     """
-    body = to_body(markdown, lambda name, _: _inline(charts[name], name) if name in charts else None)
+    marked = mark_places(markdown, places)
+    body = to_body(marked, lambda name, _: _inline(charts[name], name) if name in charts else None)
+    body = f'<div data-run="{html.escape(values["run"])}">{tag_marks(body, values["text"])}</div>\n'
     return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
 
 

@@ -8,12 +8,14 @@ from etude.records.events import Evaluation, Scores
 from etude.report.history import History, figures_of, metric_value
 from etude.report.markdown import prose, table
 from etude.report.summary import Summary
+from etude.report.told import told_of
 from etude.report.wording import NOTHING, is_sure, metric_title, number, short, with_interval
 from etude.scores.answers import BLEU_SETTINGS
 from etude.scores.order import sort_key
 from etude.text import plural
 
 _SYSTEMS = {"after": "after training", "before": "before training"}
+_UNITS = {"loss": "nats per target", "perplexity": "perplexity", "bits_per_byte": "bits per byte"}
 _OF_LOSS = ("loss", "bits_per_byte", "perplexity")
 _MEANINGS = {
     "stop_rate": "stop rate is the share of answers that end by themselves",
@@ -42,7 +44,7 @@ def before_after(history: History, summary: Summary) -> Iterator[str]:
     rows = [
         [
             f"**{prose(_words(name))}** (chosen)" if name == metric else prose(_words(name)),
-            *(figure_text(name, value) for value in values),
+            *(_told(name, value, evaluation) for value, (_, evaluation) in zip(values, moments)),
             *_changes(values, end),
         ]
         for name, values in whole.items()
@@ -100,6 +102,11 @@ def figures_at(
     }  # fmt: skip
 
 
+def _told(name: str, value: float | None, evaluation: Evaluation) -> str:
+    unit = _UNITS.get(name, "of the metric")
+    return told_of(figure_text(name, value), name, value, [evaluation], unit=unit, statistic="evaluation")
+
+
 def figure_text(name: str, value: float | None) -> str:
     """A figure of an evaluation: those of the loss to four significant digits, others to three."""
     return short(value, 4 if name in _OF_LOSS else 3)
@@ -108,16 +115,28 @@ def figure_text(name: str, value: float | None) -> str:
 def final_scores(history: History) -> Iterator[str]:
     """Scores of a run on rows it was not trained on: every system with its interval, and what that shows."""
     for scores in history.scores:
-        yield from describe_scores(scores)
+        yield from describe_scores(scores, is_told=True)
 
 
-def describe_scores(scores: Scores) -> list[str]:
-    """Scores as Markdown: systems, gains, confusions, capabilities, thresholds and notes."""
+def describe_scores(scores: Scores, *, is_told: bool = False) -> list[str]:
+    """Scores as Markdown: systems, gains, confusions, capabilities, thresholds and notes.
+
+    is_told: figures have marks for `take_marks`
+    """
     figures = sorted(next(iter(scores.systems.values())), key=lambda name: name != scores.metric)
+
+    def mark(text: str, system: str, figure: str) -> str:
+        value, statistic = scores.systems[system][figure][0], f"{system}, {plural(scores.rows, 'row')}"
+        return (
+            told_of(text, figure, value, [scores], unit="of the metric", statistic=statistic)
+            if is_told
+            else text
+        )
+
     rows = [
         [
             prose(_SYSTEMS.get(name, name)),
-            *(with_interval(*values[figure], rows=scores.rows) for figure in figures),
+            *(mark(with_interval(*values[figure], rows=scores.rows), name, figure) for figure in figures),
             _gain(scores, name),
         ]
         for name, values in scores.systems.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from etude.errors import InputError
@@ -67,7 +68,11 @@ class Summary:
     figures: list[Figure]
 
     def __getitem__(self, name: str) -> Any:
-        return self._by_name[name].value
+        return self.figure(name).value
+
+    def figure(self, name: str) -> Figure:
+        """A figure by its name."""
+        return self._by_name[name]
 
     @cached_property
     def _by_name(self) -> dict[str, Figure]:
@@ -116,7 +121,7 @@ def summarize_all(runs: Sequence[Run]) -> tuple[list[Summary], dict[str, str]]:
 
 def summarize_history(history: History) -> Summary:
     """Summarise a run whose journal has been read."""
-    return _join(history.run, journal_figures(history))
+    return _join(history.run, journal_figures(history), history.then)
 
 
 def renew(summary: Summary, history: History, values: Mapping[str, Any]) -> Summary:
@@ -156,8 +161,8 @@ def _read_index(run: Run) -> list[Figure] | None:
         return None
 
 
-def _join(run: Run, of_journal: list[Figure]) -> Summary:
-    """The figures of the journal, and those of the other files of a run."""
+def _join(run: Run, of_journal: list[Figure], then: Mapping[str, Any] = MappingProxyType({})) -> Summary:
+    """The figures of the journal, and those of the other files of a run: `then`, or else as they are now."""
     best, info, lease = run.best or {}, run.info, (Source("lease.json"),)
     of_best = (Source("best.json"),)
     figures = {figure.name: figure for figure in of_journal}
@@ -175,8 +180,9 @@ def _join(run: Run, of_journal: list[Figure]) -> Summary:
         has_begun = not origin or figures["step"].value != origin["step"]
         reason = _REASONS.get(state) if has_begun else "a fork that has yet to begin"
         values |= {"status": (state, lease), "reason": (reason, lease)}
-    figures |= {name: make_figure(name, *value) for name, value in values.items()}
-    end = describe_end({name: figure.value for name, figure in figures.items()}, as_argument(run.path))
+    figures |= {name: make_figure(name, then.get(name, value), at) for name, (value, at) in values.items()}
+    argument = str(then.get("argument") or as_argument(run.path))
+    end = describe_end({name: figure.value for name, figure in figures.items()}, argument)
     figures["end"] = make_figure("end", end, figures["status"].source)
     return Summary([figures[name] for name in FIGURES])
 

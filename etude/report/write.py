@@ -1,14 +1,16 @@
 """The report of a run: Markdown with front matter and charts, every figure from the run folder."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from etude import durable
 from etude.records.events import CheckpointSaved, Finding, Note
-from etude.records.folder import as_argument, require_own
+from etude.records.folder import require_own
 from etude.records.store import Run
+from etude.report import sources
 from etude.report.answers import answers_over_time
 from etude.report.charts import chart_svgs
 from etude.report.conditions import (
@@ -27,6 +29,7 @@ from etude.report.interventions import describe_interventions
 from etude.report.markdown import code, fence, prose, quoted, render, table
 from etude.report.results import before_after, final_scores
 from etude.report.summary import Summary, forecast_and_measured, index_history, summarize_history
+from etude.report.told import Told, take_marks, told, told_of
 from etude.report.wording import duration, metric_title, number, numbers, percent, short, size
 from etude.text import plural
 
@@ -40,7 +43,7 @@ _CHART_NAMES = {
 
 
 def write_report(run: Run, *, html: bool = False, folder: Path | None = None) -> Path:
-    """Write report/report.md and its charts, also of a run that goes on, was killed, or has no step yet.
+    """Write report.md, report.json and charts into report/, also of a run that goes on or has no step yet.
 
     html: write report/report.html too, the same text with its charts inside, and return its path. folder: to
     write into, in place of that of the run, which then is only read.
@@ -53,26 +56,51 @@ def write_report(run: Run, *, html: bool = False, folder: Path | None = None) ->
         require_own(run.path)
     run.require_own_recipe()
     history = read_history(run)
-    findings = charted(history)
-    charts = chart_svgs(history, findings)
-    text = render("report.md.jinja", _contents(history, list(charts), findings))
+    report = make_report(history)
     is_own, folder = folder is None, folder or run.path / "report"
     durable.make_folder(folder)
     durable.remove_leftovers(folder)
-    for name, svg in charts.items():
+    for name, svg in report.charts.items():
         durable.write_file(folder / name, svg)
-    durable.write_file(folder / "report.md", text.encode("utf-8", "backslashreplace"))
+    durable.write_file(folder / "report.md", report.text.encode("utf-8", "backslashreplace"))
+    durable.write_json(folder / sources.NAME, report.values)
     if html:
-        page = to_html(text, history.run.recipe.records.title or history.run.recipe.name, charts)
+        title = history.run.recipe.records.title or history.run.recipe.name
+        page = to_html(report.text, title, report.charts, report.places, report.values)
         durable.write_file(folder / "report.html", page.encode("utf-8", "backslashreplace"))
     if is_own:
         index_history(history)
     return folder / ("report.html" if html else "report.md")
 
 
-def _contents(history: History, charts: list[str], findings: dict[str, Finding]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Report:
+    """A report before it is written.
+
+    places  of the figures in its text
+    values  of report.json
+    charts  SVG by the names of their files
+    """
+
+    text: str
+    places: list[Told]
+    values: dict[str, Any]
+    charts: dict[str, bytes]
+
+
+def make_report(history: History) -> Report:
+    """The report that follows from a history; the same records give the same bytes."""
+    findings, summary = charted(history), summarize_history(history)
+    charts = chart_svgs(history, findings)
+    text, places = take_marks(render("report.md.jinja", _contents(history, summary, list(charts), findings)))
+    return Report(text, places, sources.report_values(history, summary, text, places), charts)
+
+
+def _contents(
+    history: History, summary: Summary, charts: list[str], findings: dict[str, Finding]
+) -> dict[str, Any]:
     """Front matter, title and sections of the report as finished Markdown, by their names in its template."""
-    recipe, summary = history.run.recipe, summarize_history(history)
+    recipe = history.run.recipe
     records = recipe.records
     front_matter = {
         "title": records.title or recipe.name, "date": summary["created"], "type": records.type,
@@ -114,42 +142,60 @@ def _sections(
 
 
 def _verdict(summary: Summary) -> Iterator[str]:
-    yield prose(" ".join([summary["end"], *summary["verdict"]]))
-    if summary["problems"]:
-        yield "\n".join(f"- {prose(problem)}" for problem in summary["problems"])
+    end, verdict = summary.figure("end"), summary.figure("verdict")
+    said = [told(prose(end.value), end), *(told(prose(each), verdict) for each in verdict.value)]
+    yield " ".join(said)
+    if problems := summary["problems"]:
+        yield "\n".join(f"- {told(prose(problem), summary.figure('problems'))}" for problem in problems)
 
 
 def _resources(summary: Summary) -> Iterator[str]:
     """Time, speed and memory; what was not measured is left out."""
-    losses = [summary["first_loss"], summary["last_loss"], summary["least_loss"]]
-    window = plural(summary["loss_window"], "step")
-    shown = {
-        f"Training loss, mean of the first and of the last {window}": (
-            losses[0] is not None and f"{short(losses[0])}, {short(losses[1])}"
-        ),
-        "Training loss, lowest mean of a log window": losses[2] is not None and short(losses[2]),
-        "Gap: last validation minus training loss": summary["gap"] is not None and short(summary["gap"]),
-        "Speed": summary["tokens_per_second"] and f"{number(summary['tokens_per_second'], 0)} tokens/s",
-        "Tokens computed, of those of the samples": (
-            summary["computed_ratio"] and percent(summary["computed_ratio"])
-        ),
-        "MFU, share of the measured matrix rate": summary["mfu"] and percent(summary["mfu"]),
-        "CPU, of one core": summary["cpu_percent"] and percent(summary["cpu_percent"] / 100),
-        "GPU": summary["gpu_percent"] and percent(summary["gpu_percent"] / 100),
-        "Memory at the peak": summary["peak_rss_bytes"] and size(summary["peak_rss_bytes"]),
-        "GPU memory at the peak": (
-            summary["peak_gpu_memory_bytes"] and size(summary["peak_gpu_memory_bytes"])
-        ),
-        "Waiting for data, share of the time in steps": summary["wait_ratio"]
-        and percent(summary["wait_ratio"]),
-        "Time in steps, rework included": duration(summary["training_seconds"]),
-        "Time in evaluations": duration(summary["evaluation_seconds"]),
-        "Time in all": f"{duration(summary['wall_seconds'])} in {plural(summary['attempts'], 'attempt')}",
-        "Forecast": summary["forecast_seconds"] is not None and prose(forecast_and_measured(summary)),
-        "Ratings by people": summary["ratings"].count and prose(str(summary["ratings"])),
-    }
-    if rows := [(name, text) for name, text in shown.items() if text]:
+    if rows := [
+        (title, told(text, *map(summary.figure, names)))
+        for title, text, *names in _resource_rows(summary)
+        if text
+    ]:
         yield table(("", ""), rows)
+
+
+def _resource_rows(summary: Summary) -> Iterator[tuple[str, ...]]:
+    """Title and text of each row, and the names of the figures that it tells."""
+    first, last, least = (summary[f"{which}_loss"] for which in ("first", "last", "least"))
+    title = f"Training loss, mean of the first and of the last {plural(summary['loss_window'], 'step')}"
+    yield title, "" if first is None else f"{short(first)}, {short(last)}", "first_loss", "last_loss"
+    yield "Training loss, lowest mean of a log window", "" if least is None else short(least), "least_loss"
+    gap = summary["gap"]
+    yield "Gap: last validation minus training loss", "" if gap is None else short(gap), "gap"
+    speed = summary["tokens_per_second"]
+    yield "Speed", f"{number(speed, 0)} tokens/s" if speed else "", "tokens_per_second"
+    shares = {
+        "computed_ratio": "Tokens computed, of those of the samples",
+        "mfu": "MFU, share of the measured matrix rate",
+        "cpu_percent": "CPU, of one core",
+        "gpu_percent": "GPU",
+    }
+    for name, title in shares.items():
+        share = summary[name] and summary[name] / (100 if name.endswith("percent") else 1)
+        yield title, percent(share) if share else "", name
+    sizes = {"peak_rss_bytes": "Memory at the peak", "peak_gpu_memory_bytes": "GPU memory at the peak"}
+    for name, title in sizes.items():
+        yield title, size(summary[name]) if summary[name] else "", name
+    waited = summary["wait_ratio"]
+    yield (
+        "Waiting for data, share of the time in steps",
+        percent(waited) if waited else "",
+        "wait_ratio",
+    )
+    yield "Time in steps, rework included", duration(summary["training_seconds"]), "training_seconds"
+    yield "Time in evaluations", duration(summary["evaluation_seconds"]), "evaluation_seconds"
+    attempts = plural(summary["attempts"], "attempt")
+    yield "Time in all", f"{duration(summary['wall_seconds'])} in {attempts}", "wall_seconds", "attempts"
+    expected = [f"forecast_{name}" for name in ("seconds", "memory_bytes", "disk_bytes")]
+    is_forecast = summary["forecast_seconds"] is not None
+    yield "Forecast", prose(forecast_and_measured(summary)) if is_forecast else "", *expected, "disk_bytes"
+    ratings = summary["ratings"]
+    yield "Ratings by people", prose(str(ratings)) if ratings.count else "", "ratings"
 
 
 def _checkpoints(history: History, summary: Summary) -> Iterator[str]:
@@ -160,7 +206,8 @@ def _checkpoints(history: History, summary: Summary) -> Iterator[str]:
         event = saved.get(name)
         bytes_, seconds = (event.size, event.write_seconds) if event else (None, None)
         mark = f"best, {value}" if name == summary["best_checkpoint"] else ""
-        rows.append((code(name), size(bytes_), duration(seconds), mark))
+        told_size = told_of(size(bytes_), "size", bytes_, [event], unit="bytes", statistic="of its files")
+        rows.append((code(name), told_size, duration(seconds), mark))
     if rows:
         yield table(("kept", "size", "time to write", ""), rows)
 
@@ -202,7 +249,7 @@ def _notes(history: History, section: str, *, or_how: bool = False) -> Iterator[
         by = f" by {prose(entry.event.author)}" if entry.event.author else ""
         yield f"Noted {_when(entry.time)} UTC{by}:\n\n{fence(entry.event.text)}"
     if or_how and not found:
-        command = f'etude note {as_argument(history.run.path)} "..." --section {section}'
+        command = f'etude note {history.argument} "..." --section {section}'
         yield f"(nothing noted; {code(command)} adds to it)"
 
 

@@ -15,6 +15,7 @@ from etude.report.results import before_after
 from etude.report.summary import summarize_history
 from etude.run import run_recipe
 from etude.start import Options
+from tests.report.runs import plain
 
 WORLD = World(torch.device("cpu"))
 
@@ -66,5 +67,5 @@ def test_a_run_with_a_long_context_records_and_reports_its_loss_by_position(
     by_position = {name: value for name, value in evaluation.metrics.items() if name.startswith("loss/")}
     assert list(by_position) == ["loss/0-255", "loss/256-511", "loss/512-1023"]
     assert min(by_position.values()) <= evaluation.loss <= max(by_position.values())
-    text = "\n".join(before_after(history, summarize_history(history)))
+    text = "\n".join(plain(before_after(history, summarize_history(history))))
     assert "By position" in text and "512-1023" in text.replace("\\", "")

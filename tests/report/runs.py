@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from etude.records.events import (
     Step,
 )
 from etude.records.store import Run, RunWriter, create_run
+from etude.report.told import take_marks
 
 ENVIRONMENT = {
     "machine": {"platform": "Linux", "cpu": "A | B", "cores": 2, "memory_bytes": 8 * 10**9, "gpus": []},
@@ -91,6 +93,11 @@ def finished_run(runs: Path, changes: dict[str, Any] | None = None, *, targets: 
     writer.append(Control(40, "finish", "the last step is done"))
     writer.close("finished")
     return writer.run
+
+
+def plain(parts: Iterable[str]) -> list[str]:
+    """Parts of a report without the marks of their figures."""
+    return [take_marks(part)[0] for part in parts]
 
 
 def line(record: dict[str, Any]) -> bytes:

@@ -9,12 +9,12 @@ from etude.report.course import phases, timeline
 from etude.report.history import read_history
 from etude.report.summary import summarize_history
 from tests import misleading as runs
-from tests.report.runs import finished_run, loss_at
+from tests.report.runs import finished_run, loss_at, plain
 
 
 def rows_of(run: Run) -> list[list[str]]:
     history = read_history(run)
-    table, _ = timeline(history, summarize_history(history))
+    table, _ = plain(timeline(history, summarize_history(history)))
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
 
 
@@ -23,7 +23,7 @@ def mean(steps: range) -> float:
 
 
 def test_phase_losses_are_means_of_their_ends(tmp_path: Path) -> None:
-    table, _ = phases(read_history(finished_run(tmp_path)))
+    table, _ = plain(phases(read_history(finished_run(tmp_path))))
     row = next(line for line in table.splitlines() if line.startswith("| stable"))
     first, last = mean(range(5, 10)), mean(range(28, 33))
     assert row == f"| stable | 5 to 32 | {first:.3f} | {last:.3f} | 14.0 s |"
@@ -53,5 +53,5 @@ def test_a_bad_end_shows_where_the_best_was(misleading: Callable[..., Any]) -> N
 def test_a_mean_without_its_broken_steps_says_so(misleading: Callable[..., Any]) -> None:
     run = misleading(runs.not_finite)
     assert rows_of(run)[-1][1].endswith("(4 of 5 steps skipped)")
-    table, _ = phases(read_history(run))
+    table, _ = plain(phases(read_history(run)))
     assert table.endswith(" |") and "(4 of 5 steps skipped) |" in table

@@ -83,7 +83,13 @@ def test_foreign_text_is_nothing_but_text(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_no_chart_is_only_its_words() -> None:
-    page = to_html("![words](http://a.example/x.svg)\n\n![c](c.svg)", "t", {"c.svg": b"<?xml?><svg/>"})
+    page = to_html(
+        "![words](http://a.example/x.svg)\n\n![c](c.svg)",
+        "t",
+        {"c.svg": b"<?xml?><svg/>"},
+        [],
+        {"run": "r", "text": []},
+    )
     assert "http://a.example" not in page and "<p>words</p>" in page and "<svg/>" in page
 
 

@@ -12,7 +12,7 @@ from etude.report.summary import describe, summarize, summarize_history
 from etude.report.wording import short
 from etude.report.write import write_report
 from tests import misleading as runs
-from tests.report.runs import attempt, evaluation, new_run, window
+from tests.report.runs import attempt, evaluation, new_run, plain, window
 
 BASE = {"from": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "path": "/models/qwen", "sha256": "ab" * 32}
 
@@ -71,7 +71,7 @@ def test_before_and_after_stand_side_by_side_for_each_figure_and_capability(tmp_
 def test_the_chosen_metric_comes_first_and_each_figure_once(misleading: Callable[..., Any]) -> None:
     run = misleading(runs.worse_than_before)
     history = read_history(run)
-    table, by_label = list(before_after(history, summarize_history(history)))[:2]
+    table, by_label = plain(before_after(history, summarize_history(history)))[:2]
     first, second = table.splitlines()[2:4]
     values = [each.metrics["f1"] for each in history.evaluations]
     assert first.startswith(f"| **f1** (chosen) | {short(values[0])} | ")
