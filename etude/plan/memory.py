@@ -43,6 +43,8 @@ from etude.recipe.schema import Recipe
 _CONTEXT_BYTES = 810_000_000
 _STEPS = 3
 _FEW_LAYERS = 6
+_MANY_LAYERS = 256  # from where on a trace takes seconds
+_SOME_LAYERS = (32, 64)  # by which the memory of many is known
 _DROPOUT = re.compile(r"\w*(dropout|pdrop)(_prob)?")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -95,7 +97,7 @@ class Memory:
     phases    the peak of each phase
     reserved  bytes that the allocator of a GPU takes from the device; the peak on a CPU
     device_bytes  bytes of the device that a process needs: of a GPU with CUDA itself; of a CPU the tensors
-    shares    tensors alive at the peak, largest first
+    shares    tensors alive at the peak, largest first; none where they follow from models of fewer layers
     """
 
     peak: int
@@ -142,7 +144,35 @@ def memory_of(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -
     recipe: in the place of the plan's, of the same model and data.
     """
     subjects = subjects_of(plan, micro_batch_size, recipe)
-    return max(map(estimate_memory, subjects), key=lambda memory: memory.peak)
+    return max(map(_memory_by_layers, subjects), key=lambda memory: memory.peak)
+
+
+def _memory_by_layers(subject: Subject) -> Memory:
+    """The memory of a step; of very many layers that are alike in a straight line from two traces of fewer.
+
+    It is a whole trace where layers differ, or where the peak would come in another phase than in these.
+    """
+    model: Any = subject.model
+    layers = getattr(model, "n_layer", 0)
+    if layers <= _MANY_LAYERS or hasattr(model, "n_decoder_layer") or getattr(model, "layer_window", None):
+        return estimate_memory(subject)
+    few, more = _SOME_LAYERS
+    less, known = (estimate_memory(replace(subject, model=replace(model, n_layer=n))) for n in (few, more))
+
+    def line(a: int, b: int) -> int:
+        return a + (layers - few) * (b - a) // (more - few)
+
+    def lines(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+        return {name: line(a.get(name, 0), b.get(name, 0)) for name in {**b, **a}}
+
+    parts, phases = lines(less.parts, known.parts), lines(less.phases, known.phases)
+    if {less.phase, known.phase} != {max(phases, key=lambda name: phases[name])}:
+        return estimate_memory(subject)
+    return Memory(
+        peak=sum(parts.values()), phase=known.phase, parts=parts, phases=phases,
+        reserved=line(less.reserved, known.reserved),
+        device_bytes=line(less.device_bytes, known.device_bytes), shares=(),
+    )  # fmt: skip
 
 
 def about_memory(plan: Plan, micro_batch_size: int, recipe: Recipe | None = None) -> float | None:

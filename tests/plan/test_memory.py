@@ -18,7 +18,7 @@ from etude.objectives.causal import Causal
 from etude.objectives.classification import Classification
 from etude.objectives.masked import Masked
 from etude.objectives.seq2seq import Seq2Seq
-from etude.plan import make_plan
+from etude.plan import make_plan, memory
 from etude.plan.memory import (
     Subject,
     UntraceableError,
@@ -235,3 +235,19 @@ def test_the_largest_tensors_at_the_peak_are_named() -> None:
     shares = estimate_memory(CASES["decoder"]).shares
     assert [share.nbytes for share in shares] == sorted((share.nbytes for share in shares), reverse=True)
     assert any(share.place == "model.layers.*.mlp" and share.count == 3 for share in shares)
+
+
+@pytest.mark.parametrize("changes", [{}, RECOMPUTED, LORA], ids=["whole", "recomputed", "adapter"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_very_many_layers_take_what_their_whole_trace_does(
+    changes: dict[str, Any], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = subject(recipe_of(**changes), decoder(n_layer=14), Causal(), rows(4, 64))
+    case = replace(case, device=torch.device(device))
+    whole = estimate_memory(case)
+    monkeypatch.setattr(memory, "_MANY_LAYERS", 8)
+    monkeypatch.setattr(memory, "_SOME_LAYERS", (4, 7))
+    line = memory._memory_by_layers(case)
+    assert (line.phase, line.shares) == (whole.phase, ()) and sum(line.parts.values()) == line.peak
+    assert line.peak == pytest.approx(whole.peak, rel=0.005)
+    assert line.device_bytes == pytest.approx(whole.device_bytes, rel=0.02)
