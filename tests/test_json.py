@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "runs": ("runs", lambda value: value[0]),
     "compare RUN RUN...": ("compare RUN OTHER", lambda value: value),
     "evaluate RUN... --on FILE": ("evaluate RUN OTHER --on TEXTS", lambda value: value),
+    "evaluate RUN... --on FILE --k 1,10": (
+        "evaluate RUN --on PROBLEMS --k 1 --samples 1",
+        lambda value: value,
+    ),
     "report RUN": ("report RUN", lambda value: value),
     "watch RUN|FILE": ("watch LOG", lambda value: value),
     "rate RUN --scores ...": ("rate RUN --scores 4", lambda value: next(iter(value.values()))),
@@ -70,7 +74,10 @@ def words(tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude) -> di
     first, second = sorted(path for path in runs.iterdir() if not path.name.startswith("."))
     rows = write_instructions(tmp_path / "rows.jsonl", 20)
     (tmp_path / "texts.jsonl").write_text('{"text": "def f(x):\\n    return x"}\n' * 3)
+    problem = {"task_id": "one", "prompt": "def f(x):\n", "tests": ["assert f(1) == 2"], "entry_point": "f"}
+    (tmp_path / "problems.jsonl").write_text(json.dumps(problem))
     return {
+        "PROBLEMS": tmp_path / "problems.jsonl",
         "RECIPE": recipe, "RUN": first, "RUNS": runs, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
         "MODEL": next((first / "checkpoints").iterdir()),
     }  # fmt: skip
@@ -89,7 +96,7 @@ def test_every_command_has_the_keys_that_are_promised(
         assert set(promised(command)) <= set(within(value)), command
         names = {str(words["RUN"].name), str(words["OTHER"].name), *recipe_keys()}
         odd = {key for key in keys_within(value) if not re.fullmatch(r"[a-z][a-z0-9_]*", key)} - names
-        assert not {key for key in odd if not re.search(r"[./]", key)}, (
+        assert not {key for key in odd if not re.search(r"[./@]", key)}, (
             command
         )  # names of files, keys, figures
 

@@ -150,8 +150,8 @@ class Watch:
                 is_new = _look_at(run, seen, is_slow or identity not in self.seen, left) or is_new
                 self.seen[identity] = seen
             except MissingError:  # it is not looked for again before it comes back
-                known = self.seen.get(identity)
-                if known and known.state != _REMOVED:
+                known = self.seen.get(identity) or _Seen()
+                if known.state != _REMOVED:
                     self.seen[identity] = _Seen(size=known.size, state=_REMOVED, step=known.step)
                     is_new = True
             except (EtudeError, OSError):  # damaged: the list of runs says so

@@ -273,6 +273,11 @@ def test_the_source_never_unpickles_evaluates_or_starts_a_shell() -> None:
         text: Any = path.read_text(encoding="utf-8").replace(".eval()", "").replace("def eval(", "")
         if path.name == "convert.py":  # tensors only, in a process apart
             text = text.replace('torch.load(part, map_location="cpu", weights_only=True', "")
+        if path.parts[-2:] == (
+            "evaluate",
+            "sides.py",
+        ):  # code of a model and its tests, each confined by the kernel
+            text = text.replace("exec(compile(", "")
         assert no_pickle_in(text), path
 
 

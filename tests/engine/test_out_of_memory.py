@@ -159,7 +159,7 @@ def test_a_run_whose_process_may_map_too_little_goes_on_in_smaller_micro_batches
     })  # fmt: skip
     (tmp_path / "recipe.json").write_text(json.dumps(recipe.to_dict()))
     sizes, steps = [], []
-    for name, limit in (("wide", 2**32), ("tight", 420_000_000)):
+    for name, limit in (("wide", 2**32), ("tight", 450_000_000)):
         subprocess.run(
             [sys.executable, str(Path(__file__).with_name("tight.py")), tmp_path / "recipe.json",
              tmp_path / name, str(limit)],

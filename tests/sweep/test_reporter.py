@@ -11,6 +11,7 @@ def test_the_last_report_is_named_or_the_reason_why_there_is_none(tmp_path: Path
     reporter = Reporter(path, tmp_path / "place")
     reporter.renew()  # too soon after the start
     assert not (tmp_path / "place").exists()
+    (tmp_path / "place").mkdir()
     report = tmp_path / "place" / "report" / "report.md"
     told: list[str] = []
     assert reporter.finish(told.append) and told == [f"report    {report}"]

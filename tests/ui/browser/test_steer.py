@@ -105,6 +105,7 @@ def test_a_form_tells_its_problems_by_key_and_starts_a_run(
         window.page.get_by_label("or of a text file to send").set_input_files([file])
         window.wait("text=Rows of mine.jsonl")
         assert "def sent_" in window.text("aside .timeline")
+        window.wait("text=no problem found")  # a recipe that is still being checked is not started
         text.press("Control+Enter")
         window.until("location.hash.startsWith('#/run/fresh-')")
         window.wait("h1:has-text('fresh-')")
