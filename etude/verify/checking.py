@@ -1,7 +1,7 @@
 """A document held against all rules, and the count of what none of them examined."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ from etude.verify.find import find_facts
 from etude.verify.reading import Document, read_document
 from etude.verify.rules.arithmetic import check_arithmetic
 from etude.verify.rules.budget import check_budget
+from etude.verify.rules.bytes import check_bytes
 from etude.verify.rules.claims import check_claims
+from etude.verify.rules.classification import check_classification
 from etude.verify.rules.code import check_code
+from etude.verify.rules.counting import check_counting
 from etude.verify.rules.dates import check_dates
 from etude.verify.rules.encoding import check_encoding
 from etude.verify.rules.grids import check_grids
@@ -19,6 +22,7 @@ from etude.verify.rules.hardware import check_hardware
 from etude.verify.rules.losses import check_losses
 from etude.verify.rules.repeats import check_repeats
 from etude.verify.rules.schedule import check_schedule
+from etude.verify.rules.selection import check_selection
 from etude.verify.rules.sizes import check_sizes
 from etude.verify.rules.statistics import check_statistics
 from etude.verify.rules.tables import check_tables
@@ -26,11 +30,15 @@ from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_arithmetic,
+    check_counting,
     check_tables,
+    check_classification,
+    check_selection,
     check_statistics,
     check_losses,
     check_budget,
     check_sizes,
+    check_bytes,
     check_hardware,
     check_schedule,
     check_grids,
@@ -96,7 +104,7 @@ def check_document(document: Document) -> Checked:
             findings.setdefault((finding.rule, finding.line, finding.quoted, finding.why), finding)
             if len(findings) >= _MOST_FINDINGS:
                 break
-    kept = sorted(findings.values(), key=lambda finding: (finding.line, _ORDER[finding.verdict]))
+    kept = sorted(_told_once(findings.values()), key=lambda finding: (finding.line, _ORDER[finding.verdict]))
     seen = {place for finding in kept for place in finding.examined}
     told = {finding.line for finding in kept}
     rest = [
@@ -112,3 +120,15 @@ def check_document(document: Document) -> Checked:
     figures = facts.figures + facts.unread_figures
     counted = sum(bool(sentence.figures) for sentence in facts.sentences)
     return Checked(document, kept, figures, min(len(seen), figures), counted, rest[:_MOST_LISTED])
+
+
+def _told_once(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings, with a contradiction that several lines repeat told at the first, the others examined."""
+    kept: dict[tuple[str, ...], Finding] = {}
+    for finding in sorted(findings, key=lambda each: each.line):
+        figure = finding.examined[0][1] if finding.examined else f"{finding.quoted} {finding.line}"
+        place = "" if finding.verdict == CONTRADICTS else f"{finding.line} {finding.quoted}"
+        key = (finding.verdict, finding.rule, finding.why, figure, place)
+        first = kept.get(key)
+        kept[key] = replace(first, examined=first.examined + finding.examined) if first else finding
+    return list(kept.values())

@@ -18,6 +18,7 @@ _COMPARED = re.compile(
 )  # fmt: skip
 
 
+_MOST_KEPT = 6  # three values, twice each
 _MANY = 1_500  # figures of a document of many trainings, such as a diary
 
 
@@ -110,10 +111,43 @@ class Facts:
         """The prose of the document in lower case, at most a million characters of it."""
         return "\n".join(sentence.text for sentence in self.sentences)[:1_000_000].lower()
 
+    @cached_property
+    def raw(self) -> str:
+        """The lines of the document as they stand, in lower case, at most a million characters of them."""
+        return "\n".join(self.document.lines)[:1_000_000].lower()
+
+    def says(self, pattern: str) -> re.Match[str] | None:
+        """The first place of the prose that fits a pattern, searched once for each pattern."""
+        if pattern not in self._said:
+            self._said[pattern] = re.search(pattern, self.text)
+        return self._said[pattern]
+
     def named(self, *names: str, roles: Sequence[str] = ("plain",)) -> list[Fact]:
         """The usable facts of some names, in the order of the document."""
-        found = [fact for name in names for fact in self.by_name.get(name, ()) if fact.figure.is_usable]
-        return sorted((fact for fact in found if fact.role in roles), key=lambda fact: fact.line)
+        key = (names, tuple(roles))
+        if key not in self._named:
+            found = [fact for name in names for fact in self.by_name.get(name, ()) if fact.figure.is_usable]
+            kept = sorted((fact for fact in found if fact.role in roles), key=lambda fact: fact.line)
+            self._named[key] = kept
+        return self._named[key]
+
+    def beside(self, fact: Fact, name: str) -> list[Fact]:
+        """The usable facts of a name in the same row, column or sentence."""
+        return [each for each in self._by_scope.get((name, fact.scope), ()) if each is not fact]
+
+    def sentence_of(self, fact: Fact) -> Sentence | None:
+        """The sentence that a fact stands in, None of a fact of a table."""
+        return self._by_place.get(fact.scope)
+
+    def words_before(self, fact: Fact, most: int = 30) -> str:
+        """The words before a figure in its sentence."""
+        sentence, start = self.sentence_of(fact), fact.figure.start
+        return sentence.text[max(0, start - most) : start] if sentence else ""
+
+    def words_after(self, fact: Fact, most: int = 45) -> str:
+        """The words behind a figure in its sentence."""
+        sentence, end = self.sentence_of(fact), fact.figure.end
+        return sentence.text[end : end + most] if sentence else ""
 
     def near(self, fact: Fact, *names: str) -> Fact | None:
         """The one fact of these names that belongs to another; None if there is none, or if several differ.
@@ -122,21 +156,61 @@ class Facts:
         if there is but one value of it. Sections that stand side by side as versions, phases or models do
         not share facts.
         """
-        usable = [each for name in names for each in self.by_name.get(name, ()) if each.figure.is_usable]
-        own = [
-            each for each in usable if each.scope == fact.scope and each is not fact and each.role != "from"
-        ]
+        own = [each for name in names for each in self.beside(fact, name) if each.role != "from"]
         if own:
             return _only(own)
-        plain = [each for each in usable if each.role == "plain" and each is not fact]
-        shared = {each: _shared(fact.scope, each.scope) for each in plain}
-        most = max(shared.values(), default=0)
-        best = [each for each in plain if shared[each] == most]
+        most, best = self._closest(fact, names)
         # Two sentences of a paragraph may speak of two runs: they are tied where all has one value only.
         is_prose = most > _depth(fact.scope) and not fact.scope[-1].startswith(("row", "column"))
         is_close = most > self.common and not is_prose
-        chosen = _only(best) if is_close else _only(plain) if self.figures < _MANY else None
+        if not is_close:
+            best = self._under(fact, names, ()) if self.figures < _MANY else []
+        chosen = _only(best)
         return None if chosen is None or _are_apart(fact.scope, chosen.scope, most) else chosen
+
+    def _closest(self, fact: Fact, names: Sequence[str]) -> tuple[int, list[Fact]]:
+        """(the length of the longest part of a place that settings of these names share, those settings)."""
+        for length in range(len(fact.scope), 0, -1):
+            if found := self._under(fact, names, fact.scope[:length]):
+                return length, found
+        return 0, self._under(fact, names, ())
+
+    def _under(self, fact: Fact, names: Sequence[str], part: tuple[str, ...]) -> list[Fact]:
+        found = [each for name in names for each in self._by_part.get((name, part), ())]
+        return [each for each in found if each is not fact]
+
+    @cached_property
+    def _said(self) -> dict[str, re.Match[str] | None]:
+        return {}
+
+    @cached_property
+    def _named(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], list[Fact]]:
+        return {}
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[str, ...], Sentence]:
+        return {sentence.scope: sentence for sentence in reversed(self.sentences)}
+
+    @cached_property
+    def _by_scope(self) -> dict[tuple[str, tuple[str, ...]], list[Fact]]:
+        found: dict[tuple[str, tuple[str, ...]], list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            if fact.figure.is_usable:
+                found[fact.name, fact.scope].append(fact)
+        return found
+
+    @cached_property
+    def _by_part(self) -> dict[tuple[str, tuple[str, ...]], list[Fact]]:
+        """The settings of a name by each part of their places; of many, what tells that they differ."""
+        found: dict[tuple[str, tuple[str, ...]], list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            if fact.role != "plain" or not fact.figure.is_usable:
+                continue
+            for length in range(len(fact.scope) + 1):
+                kept = found[fact.name, fact.scope[:length]]
+                if sum(each.value == fact.value for each in kept) < 2 and len(kept) < _MOST_KEPT:
+                    kept.append(fact)
+        return found
 
     @cached_property
     def common(self) -> int:

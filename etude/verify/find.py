@@ -47,6 +47,32 @@ _GPU = (
     r"(?:[ -](?:sxm\d?|pcie|\d\dgb?|\d\d gb)){0,3}s?(?![\w])"
 )
 _GPUS = re.compile(rf"\s?[x×]?\s?(?:x |× )?{_GPU}", re.I)
+_FORMAT = re.compile(
+    r"\b(?:in|as|at|with) (?:b?float\d\d|[bft]f?p?\d\d|int\d|\d-bit|half|full)(?: precision)?\b", re.I
+)
+_WARMING = re.compile(
+    r"\b(?:warm\w*|ramp\w*|(?:learning rate|lr)\b.{0,40}\b(?:rises?|rising|rose|increases?|grows?|goes up))\b"
+    r"[^.;]{0,40}\b(?:for|over|during|in|of|within) (?:the )?(?:first )?$", re.I
+)  # fmt: skip
+_CORPUS = re.compile(
+    r"\b(?:data|dataset|corpus|training set|split|files?|documents?)\b[^.;,]{0,30}"
+    r"\b(?:has|have|had|holds?|contains?|is|are|comprises?)\s+(?:about )?$", re.I
+)  # fmt: skip
+_STEPS_OF = re.compile(r"\b(?:steps|batches|updates|iterations) of (?:each )?$", re.I)
+_PART = (
+    r"\b(?:the|its|this|each|every|our|an?) (?:(?!with|and|of|has|have|uses|ties|without|model)\w+ ){{0,2}}"
+    r"(?:{})s?(?: matrix| table| layer| block)?\b[^.;,]{{0,60}}"
+    r"\b(?:has|have|with|holds?|takes?|counts?|is|are|needs?)\s*$"
+)
+_EMBEDDING = re.compile(_PART.format("embedd?ing"), re.I)
+_OTHER_PART = re.compile(
+    _PART.format("head|attention|mlp|ffn|feed-forward|block|layer|router|expert|projection|tower|encoder"),
+    re.I,
+)
+_MODEL = re.compile(
+    r"[ -](?:(?:dense|causal|base|chat|code|language|decoder-only|instruction-tuned|open|small|large) ){0,2}"
+    r"(?:model|decoder|transformer|encoder|network|llm|lm|gpt|llama|checkpoint)s?\b(?! tokens)", re.I
+)  # fmt: skip
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _COUNTED = re.compile(
     rf"\b({'|'.join(_WORDS)}) (?:({_GPU}|gpus?\b|(?:nvidia )?\w+ gpus\b)|(?:full )?epochs?\b)", re.I
@@ -125,21 +151,24 @@ def _counted(match: re.Match[str], count: float) -> Figure:
 
 def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
     unit = figure.unit
+    before = _FORMAT.sub(lambda match: " " * len(match[0]), before)
     behind, ahead = name_after(after, unit), name_before(before, unit)
+    if special := _special(before, after, behind.name if behind else "", figure):
+        return special
     if (
         behind
         and behind.name == "steps"
         and re.search(r"\bepoch (?:is|has|takes|took|of|had|was|=) (?:about )?$", before, re.I)
     ):
         return "steps_per_epoch", "steps"
-    if behind and behind.name == "parameters" and re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I):
-        return "embedding_parameters", "embeddings"
     if behind and ahead and behind.name == "tokens" and ahead.name == "seq_len":
         return "seq_len", "length"
     if ahead and ahead.name in ("batch", "global_batch") and _TOKENS.match(after):
         return "tokens_per_step", before[-90:][ahead.start : ahead.end]
     if behind and (behind.start <= 1 or not ahead):
         return behind.name, after[behind.start : behind.end]
+    if ahead and ahead.name in ("steps", "max_steps") and figure.value != int(figure.value):
+        return None, ""
     if ahead:
         return ahead.name, before[-90:][ahead.start : ahead.end]
     is_listed = re.search(r"(?:^|[,(:])\s*$", before) and re.match(r"\s*(?:$|[,.;()])", after)
@@ -148,6 +177,31 @@ def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
     if unit == "bytes" and (words := re.search(r"\bcheckpoints?\b.*", before, re.I)):
         return "checkpoint_bytes", words[0]
     return None, ""
+
+
+def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | None, str] | None:
+    """The name of a figure whose noun alone says another thing: `steps of 32 samples` is a batch."""
+    if name == "steps" and _WARMING.search(before):
+        return "warmup_steps", "warm-up"
+    if name in ("samples", "train_samples") and _STEPS_OF.search(before):
+        return "batch", "samples a step"
+    if name == "tokens" and _STEPS_OF.search(before):
+        return "tokens_per_step", "tokens a step"
+    if name == "tokens" and re.search(r"\b(?:samples|examples|documents) of $", before, re.I):
+        return "seq_len", "length"
+    if name == "tokens" and _CORPUS.search(before):
+        return "corpus_tokens", "tokens of the data"
+    if name == "parameters" and re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I):
+        return "embedding_parameters", "embeddings"
+    if name == "parameters" and _EMBEDDING.search(before):
+        return "embedding_parameters", "embedding"
+    if name == "parameters" and _OTHER_PART.search(before):
+        return None, ""
+    if name in ("steps", "max_steps") and figure.value != int(figure.value):
+        return None, ""
+    if not name and figure.text[-1:] in "MB" and figure.unit == "" and _MODEL.match(after):
+        return "parameters", "model"
+    return None
 
 
 def _role(text: str, figure: Figure, before: str, after: str, name: str | None, *, is_to: bool) -> str:

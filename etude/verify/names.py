@@ -75,7 +75,8 @@ NAMES: dict[str, Name] = {
     "accuracy": Name(rf"(?:{_HELD} |{_HELD}_|top-1 )?(?:accuracy|acc(?![a-z]))", _SHARE),
     "f1": Name(rf"(?:macro[ -]|micro[ -]|weighted[ -])?(?:{_HELD}[ _])?f1(?:[ _-]?(?:score|macro"
     rf"|micro))?", _SHARE),
-    "precision": Name(r"(?:macro )?precision", ("%",)),
+    "precision": Name(r"(?:macro )?(?<!mixed )(?<!half )(?<!full )(?<!double )(?<!single )(?<!numerical )"
+    r"precision(?![ _-](?:train|mode|format|type))", ("%", "")),
     "recall": Name(r"(?:macro )?recall", ("%", "")),
     "bleu": Name(r"(?:sacre|code)?bleu(?:[ -]?4)?(?:[ _]score)?"),
     "pass_at": Name(r"pass@\d+|humaneval|mbpp", ("%", "")),
@@ -129,7 +130,7 @@ NAMES: dict[str, Name] = {
     "max_steps": Name(r"max[ _]steps|total[ _](?:training |optimi[sz]\w+ )?steps|num(?:ber)?[ _](?:of "
     r")?(?:training[ _])?steps|global_step|optimi[sz]ation steps", noun=True, setting=True),
     "steps": Name(r"(?:training |optimi[sz]er |optimi[sz]ation |total |update |gradient )*(?:steps?"
-    r"|iterations|updates)(?![a-z_/])(?! per)", noun=True),
+    r"|iterations|iters?|updates)(?![a-z_/])(?! per)", noun=True),
     "devices": Name(r"(?:number of |num[ _])?(?:gpus?|devices|accelerators|ranks|world[ _]size"
     r"|num_processes)(?![a-z])", ("", "x"), noun=True, setting=True),
     "checkpoint_bytes": Name(r"(?:full |final |each |per )?checkpoints?(?: file| on disk)?(?: size)?"
@@ -146,6 +147,14 @@ NAMES: dict[str, Name] = {
     r"throughput| performance)?", ("%",), noun=True),
     "gpu_utilisation": Name(r"gpu[ _-]?util\w*", ("%",), noun=True),
     "flops": Name(r"flops?(?:/s)?|compute|throughput|operations", ("flops",), noun=True),
+    "corpus_tokens": Name(r"corpus[ _]tokens|dataset[ _]tokens|unique tokens", noun=True),
+    "best_metric": Name(r"best_metric"),
+    "save_steps": Name(r"save_steps", setting=True),
+    "eval_steps": Name(r"eval(?:uation)?_(?:steps|interval|every|freq\w*)|evaluation interval", setting=True),
+    "true_positives": Name(r"true[ -]positives?|tp(?![a-z])", noun=True),
+    "false_positives": Name(r"false[ -](?:positives?|alarms?)|fp(?![a-z\d])", noun=True),
+    "false_negatives": Name(r"false[ -]negatives?|fn(?![a-z])", noun=True),
+    "true_negatives": Name(r"true[ -]negatives?|tn(?![a-z])", noun=True),
     "patience": Name(r"(?:early[ _-]stopping[ _-])?patience", setting=True),
 }  # fmt: skip
 SETTINGS = frozenset(name for name, each in NAMES.items() if each.setting)
@@ -157,13 +166,14 @@ _CONNECTING = frozenset(
     re.findall(
         r"\S+",
         """
-    a about approximately are around as at average be became becomes been beginning best by came
+    a about altogether approximately are around as at average be became becomes been beginning
+    best by came
     comes declined declines decreased down dropped dropping drops end ended ending ends equal equals
     fall falling falls fell final first for from goes grew grows high highest hit improved increased
     is it its last low lowest mean need needs now number occupies occupy of only outset peak rate
     reached reaches reaching require requires rises rising rose roughly set size stands start
     started starting starts steps still stood take takes the then to took total up use used uses
-    value was went were with
+    together value was went were with
     """,
     )
 )
@@ -207,7 +217,7 @@ def name_before(text: str, unit: str) -> Found | None:
     text = text[-_LONGEST:]
     best: Found | None = None
     for found in _find(text, unit):
-        gap = text[found.end :]
+        gap = re.sub(r"^\)|^ \([A-Z]{2,8}\)|\bin (?:all|total)\b", "", text[found.end :])
         words = [word.lower() for word in _WORD.findall(gap)]
         if re.search(r"[.;,|)]\s|\d", gap) or len(words) > 5 or not set(words) <= _CONNECTING:
             continue

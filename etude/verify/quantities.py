@@ -9,7 +9,7 @@ from etude.verify.ranges import Range, around, exactly
 
 _MOST_DIGITS, _MOST_POWER = 30, 30
 _NUMBER = re.compile(
-    r"(?<![\w.,])(?P<sign>[-+−](?=[\d.]))?(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?"
+    r"(?<![\w.,])(?P<sign>[-+−](?=[\d.]))?(?=\.?\d)(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?P<part>\.\d+)?"
     r"(?P<power>[eE][-+−]?\d+|\s?[×x·*]\s?10\^?\{?[-−]?\d+\}?)?(?P<power_of>\^\{?\d+\}?)?"
 )
 _DATE = re.compile(
@@ -98,7 +98,9 @@ class Figure:
 
 def figures_of(text: str) -> list[Figure]:
     """The figures of a line or paragraph in order; dates, links, versions and names are none."""
-    found = []
+    found: list[Figure] = []
+    if not re.search(r"\d", text):
+        return found
     hidden = re.sub(r"(?<=\d)x(?=\d)", "×", _hide(text))
     for figure in _durations(hidden):
         found.append(figure)
@@ -163,7 +165,7 @@ def _figure(text: str, match: re.Match[str]) -> Figure | None:
     value = sign * float(digits + "e" + str(exponent)) * scale
     decimals = len(part) - 1 if part else 0
     half = 0.5 * 10.0 ** (exponent - decimals) * scale
-    before = text[max(0, match.start() - 16) : match.start()]
+    before = text[max(0, match.start() - 32) : match.start()]
     hedge = "bound" if text[rest : rest + 1] == "+" else _hedge(before, name)
     is_count = not part and not power and scale == 1.0 and name in ("", "x")
     tight = exactly(value) if is_count else around(value, half)
@@ -188,7 +190,9 @@ def _figure(text: str, match: re.Match[str]) -> Figure | None:
 
 def _hedge(before: str, unit: str) -> str:
     """The hedge of a figure by the words before it; `over 72 hours` is about that long."""
-    if _ABOUT.search(before) or (unit == "s" and re.search(r"\bover $", before)):
+    if (about := _ABOUT.search(before)) and _BOUND.search(before[: about.start()]):
+        return "bound"  # up to about 40
+    if about or (unit == "s" and re.search(r"\bover $", before)):
         return "about"
     return "bound" if _BOUND.search(before) else ""
 

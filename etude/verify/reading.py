@@ -25,6 +25,13 @@ _RECORD = re.compile(
     r"[\"']?([A-Za-z_][\w./-]{0,40}(?: "
     r"[A-Za-z]{1,12})?)[\"']?\s*[:=]\s*[\"']?(-?\d[\d.,]*(?:e[-+]?\d+)?%?s?)(?=[\s\"',;|})\]]|$)"
 )
+# Names and values with blanks between them, of these names only: step 100 loss 5.12 lr 3e-4
+_WORDED = re.compile(
+    r"(?:^|(?<=[\s|,;\[(]))((?:(?:train|val|valid|validation|eval|test)[ _])?(?:step|iter(?:ation)?|epoch"
+    r"|loss|ppl|perplexity|lr|learning rate|acc|accuracy|f1|tok/s|tokens/s|mfu|grad[_ ]norm|norm|dt|time"
+    r"|elapsed|tokens))"
+    r"\s+(-?\d[\d.,]*(?:e[-+]?\d+)?%?(?:ms|s)?)(?=[\s,;|)\]/:]|$)", re.I
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -236,20 +243,16 @@ def _code_blocks(lines: list[str], first: int, language: str, section: tuple[str
 
 def _plain_blocks(lines: list[str], numbers: Iterable[int], section: tuple[str, ...]) -> Iterator[Block]:
     """Lines of a log or a configuration: records with several named figures as tables, others one by one."""
-    records: list[tuple[int, dict[str, str]]] = []
+    tables: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
     inner: tuple[str, ...] = ()
     for number, line in zip(numbers, lines):
         stripped = line.strip()
-        pairs = {name.strip(): value.rstrip(",") for name, value in _RECORD.findall(line)}
-        if len(pairs) >= 2:
-            if records and set(records[-1][1]) != set(pairs):
-                yield _records(records, section + inner)
-                records = []
-            records.append((number, pairs))
+        if pairs := _pairs(line):
+            tables.setdefault(tuple(sorted(pairs)), []).append((number, pairs))
             continue
-        if records and stripped:
-            yield _records(records, section + inner)
-            records = []
+        if tables and stripped:
+            yield from (_records(records, section + inner) for records in tables.values())
+            tables = {}
         if head := re.fullmatch(r"\[{1,2}([\w.\- ]{1,80})\]{1,2}", stripped):
             inner = (head[1],)
         elif found := _ASSIGNMENT.match(line.split(" #")[0]):
@@ -257,8 +260,18 @@ def _plain_blocks(lines: list[str], numbers: Iterable[int], section: tuple[str, 
             yield Block("item", text, section + inner, (0,), (number,))
         elif stripped and stripped[0] not in "#;{}[]":
             yield Block("prose", plain(stripped), section + inner, (0,), (number,))
-    if records:
-        yield _records(records, section + inner)
+    yield from (_records(records, section + inner) for records in tables.values())
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """The named figures of a line of a log, if there are several; none of a sentence."""
+    pairs = {name.strip(): value.rstrip(",") for name, value in _RECORD.findall(line)}
+    worded = {name: value.rstrip(",") for name, value in _WORDED.findall(line)}
+    if len(pairs) >= 2:
+        return {name: value for name, value in worded.items() if name not in pairs} | pairs
+    every = worded | pairs
+    rest = re.findall(r"[A-Za-z]{2,}", _WORDED.sub(" ", line))
+    return every if len(every) >= 2 and len(rest) <= 2 + len(pairs) else {}
 
 
 def _records(records: list[tuple[int, dict[str, str]]], section: tuple[str, ...]) -> Block:
@@ -310,18 +323,42 @@ def _read_json(path: Path, text: str) -> Document:
     if not isinstance(history, list):
         lines = text.splitlines() if text.count("\n") > 1 else json.dumps(value, indent=1).splitlines()
         return read_lines(path.name, lines, form="config")
-    rest = {
-        key: each
-        for key, each in value.items()
-        if isinstance(each, int | float | str) and not isinstance(each, bool)
-    }
-    lines = [f"{key}: {each}" for key, each in rest.items()]
-    for record in history:
+    shown = text.split("\n")
+    places = _places(text, len(history)) if len(shown) > len(history) else None
+    lines, numbers = [], []
+    for key, each in value.items():
+        if isinstance(each, int | float | str) and not isinstance(each, bool):
+            lines.append(f"{key}: {each}"[:MOST_LINE])
+            numbers.append(places[0].get(key, 1) if places else len(lines))
+    for at, record in enumerate(history[:_MOST_LINES]):
         if isinstance(record, dict):
-            lines.append(
-                ", ".join(f"{key}={each}" for key, each in record.items() if isinstance(each, int | float))
-            )
-    return read_lines(path.name, lines, form="log")
+            pairs = (f"{key}={each}" for key, each in record.items() if isinstance(each, int | float))
+            lines.append(", ".join(pairs)[:MOST_LINE])
+            numbers.append(places[1][at] if places else len(lines))
+    unread = [f"{len(history) - _MOST_LINES:,} records"] if len(history) > _MOST_LINES else []
+    return Document(path.name, shown if places else lines, list(_plain_blocks(lines, numbers, ())), unread)
+
+
+def _places(text: str, count: int) -> tuple[dict[str, int], list[int]] | None:
+    """(the line of each key, the line of each record) of a trainer state that is printed on many lines."""
+    keys: dict[str, int] = {}
+    for number, row in enumerate(text.split("\n"), 1):
+        if found := re.match(r"\s{0,8}\"([^\"\\]{1,80})\"\s*:", row):
+            keys.setdefault(found[1], number)
+    opening = re.search(r"\"log_history\"\s*:\s*\[", text)
+    at = opening.end() if opening else 0
+    line, lines = text.count("\n", 0, at) + 1, []
+    for _ in range(count):
+        gap = re.compile(r"[\s,]*").match(text, at)
+        start = gap.end() if gap else at
+        line += text.count("\n", at, start)
+        lines.append(line)
+        try:
+            _, at = json.JSONDecoder().raw_decode(text, start)
+        except ValueError:  # the name of the history stands elsewhere too
+            return None
+        line += text.count("\n", start, at)
+    return keys, lines
 
 
 def _shifted(block: Block, shift: int) -> Block:

@@ -7,14 +7,15 @@ from etude.verify.checking import check_path
 from etude.verify.verdicts import CONTRADICTS, UNSETTLED
 from tests.verify.checked import check
 
-DOCUMENTS = sorted(
-    path for path in (Path(__file__).parent / "documents" / "develop").iterdir() if path.suffix != ".json"
-)
+FOLDER = Path(__file__).parent / "documents"
+STATE = FOLDER / "state" / "trainer_state.json"  # in a folder of its own: it is read with what lies beside it
+DOCUMENTS = sorted(path for path in (FOLDER / "develop").iterdir() if path.suffix != ".json")
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*DOCUMENTS, STATE], ids=lambda path: path.name)
 def test_each_planted_fault_is_found_and_nothing_true_is_contradicted(path: Path) -> None:
-    checked, wanted = check_path(path), json.loads(path.with_suffix(".json").read_text("utf-8"))
+    verdicts = path.with_name("faults.json") if path == STATE else path.with_suffix(".json")
+    checked, wanted = check_path(path), json.loads(verdicts.read_text("utf-8"))
     told = {
         verdict: [
             checked.document.lines[each.line - 1] for each in checked.findings if each.verdict == verdict

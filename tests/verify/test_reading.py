@@ -38,6 +38,7 @@ def test_a_notebook_is_its_cells_and_their_output(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# Run\n", "5 + 3 = 9"]},
         {"cell_type": "code", "source": "%pip install x\nx = y\n", "outputs": [{"text": ["step=1 loss=2.0\n"]}, {"data": {"text/plain": "3"}}, 7]},
+        {"cell_type": "code", "source": "x + 1"},
         5,
     ]  # fmt: skip
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))

@@ -27,6 +27,7 @@ _OF = re.compile(r"\s*(?:(?!instead)\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a tot
 _SHARE_GAP = re.compile(
     r"[^%.;]{0,40}?(?:\(|=|, or|, i\.e\.|, that is|, |:|—|is|are|were|was) ?(?:about |around |~|≈)?"
 )
+_LEVEL = re.compile(r"\s*(?:[\w-]+ ){0,2}(?:intervals?|confidence|ci\b|credible|quantile|percentile)", re.I)
 _BY = re.compile(
     r"(?:\bby|\bup|\bdown|[(,:;–—]|increase|improve\w*|gain|rise|reduction|drop|decrease|of|a|an"
     r"|relative|absolute|about|\+|↑|↓|~)\s*[-+−~]?\(?$",
@@ -106,6 +107,8 @@ def _equations(sentence: Sentence) -> Iterator[Finding]:
 def _operator(gap: str) -> str:
     """The operator between two figures, "(" if the second opens a bracket, "" if they are apart."""
     found = _OPERATOR.findall(gap)
+    if re.match(r"\s*\)?[²³]|\s*\)?\*\*", gap):
+        return ""
     words = re.findall(r"[A-Za-z]+", gap)
     if len(found) == 1 and len(words) <= 5 and not re.search(r"[.;,:]\s", gap) and len(gap) < 50:
         if ("(" in gap) != (")" in gap) and found[0] not in "=≈×x*·":
@@ -181,7 +184,10 @@ def _shares(sentence: Sentence) -> Iterator[Finding]:
         first, second = text[a.end : b.start], text[b.end : c.start]
         facts = tuple(_fact(sentence, each) for each in (a, b, c))
         is_list = "/" in first and re.search(r"\d\s*/\s*$", text[: a.start][-6:])
-        if is_list or not all(each.is_usable for each in (a, b, c)):
+        is_closed = second.lstrip().startswith(")") and text.find("(", 0, a.start) >= 0
+        if is_list or is_closed or not all(each.is_usable for each in (a, b, c)):
+            continue
+        if _LEVEL.match(text, c.end):
             continue
         if (
             c.unit == "%"
@@ -190,8 +196,9 @@ def _shares(sentence: Sentence) -> Iterator[Finding]:
             and _SHARE_GAP.fullmatch(second)
         ):
             yield _judge_share(facts[2], facts[0], facts[1])
-        elif a.unit == "%" and b.unit == c.unit == "" and _is_bracket(first) and _OF.fullmatch(second):
-            yield _judge_share(facts[0], facts[1], facts[2])
+        elif b.unit == c.unit == "" and _is_bracket(first) and _OF.fullmatch(second):
+            if a.unit == "%" or (a.unit == "" and a.value < 1 and "." in a.text and b.value <= c.value):
+                yield _judge_share(facts[0], facts[1], facts[2])
         elif (
             a.unit == "%"
             and b.unit == c.unit
@@ -208,7 +215,7 @@ def _shares(sentence: Sentence) -> Iterator[Finding]:
         if (
             a.unit == b.unit == ""
             and a.value > b.value > 0
-            and re.fullmatch(r"\s(?:\w+ )?(?:out )?of(?: the)? ", gap)
+            and re.fullmatch(r"\s(?:out )?of(?: the)? ", gap)
             and (
                 a.value == int(a.value)
                 and re.search(
@@ -233,11 +240,9 @@ def _is_bracket(gap: str) -> bool:
 
 def _judge_share(claimed: Fact, part: Fact, whole: Fact) -> Finding:
     a, b = part.figure, whole.figure
-    return judge(
-        "share",
-        claimed,
-        [Reading(f"{a.text} / {b.text}", a.tight / b.tight * 100, a.loose / b.loose * 100, (part, whole))],
-    )
+    factor = 100.0 if claimed.figure.unit == "%" else 1.0
+    tight, loose = a.tight / b.tight * factor, a.loose / b.loose * factor
+    return judge("share", claimed, [Reading(f"{a.text} / {b.text}", tight, loose, (part, whole))])
 
 
 def _splits(sentence: Sentence) -> Iterator[Finding]:

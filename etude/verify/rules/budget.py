@@ -22,10 +22,11 @@ def check_budget(facts: Facts) -> Iterator[Finding]:
 def batches(facts: Facts, near: Fact) -> list[Reading]:
     """The ways to read the samples of a step, the usual one first; none without a batch size."""
     stated = facts.near(near, "global_batch")
-    if stated:
-        return [reading(stated.figure.text, lambda g: g, stated)]
     micro, plain = facts.near(near, "micro_batch"), facts.near(near, "batch")
     devices, accumulation = facts.near(near, "devices"), facts.near(near, "accumulation")
+    if stated:
+        made = [_product([micro, devices, accumulation])] if micro and devices and accumulation else []
+        return [reading(stated.figure.text, lambda g: g, stated), *made]
     if micro is None and plain is None:
         return []
     if micro and not plain:
@@ -76,8 +77,10 @@ def _effective_batch(facts: Facts) -> Iterator[Finding]:
             factor = claimed.value / (micro.value * known[0].value) if micro.value and known[0].value else 0.0
             if factor > 1 and factor == int(factor):
                 what = "gradient accumulation" if known[0] is devices else "devices"
-                why = f"{made[0].text} = {printed(micro.value * known[0].value)}; it fits with "
-                f"{printed(factor)} {what}, which is not said"
+                why = (
+                    f"{made[0].text} = {printed(micro.value * known[0].value)}; it fits with "
+                    f"{printed(factor)} {what}, which is not said"
+                )
                 yield note(
                     UNSETTLED,
                     "effective batch",
@@ -137,7 +140,7 @@ def _rows(facts: Facts, near: Fact) -> list[Reading]:
     if every is None or every.figure.unit:
         return []
     made = [reading(every.figure.text, lambda n: n, every)]
-    split = re.search(r"\b(\d\d)(?:%?\s?/\s?\d{1,2}){1,2}(?:%? |\)|\.|,)", facts.text)
+    split = facts.says(r"\b(\d\d)(?:%?\s?/\s?\d{1,2}){1,2}(?:%? |\)|\.|,)")
     if split and 50 <= int(split[1]) < 100:
         share = int(split[1]) / 100
         made.insert(0, reading(f"{int(split[1])} % of {every.figure.text}", lambda n: n * share, every))
@@ -299,15 +302,17 @@ def _marks(facts: Facts) -> Iterator[Finding]:
         ("best_epoch", ("epochs",)),
         ("best_step", ("max_steps", "steps")),
     ):
+        limits = [each for total in totals for each in facts.named(total)]
+        if len({each.value for each in limits}) > 1:
+            continue
         for mark in facts.named(name, roles=("other", "plain")):
             if mark.role == "plain" and not name.startswith("best"):
                 continue
-            limits = [each for total in totals for each in facts.named(total) if each is not mark]
-            limit = max(limits, key=lambda each: each.value, default=None)
+            limit = limits[1] if limits[:1] == [mark] and len(limits) > 1 else limits[0] if limits else None
             is_mark = name.startswith("best") or re.search(
-                r"\b(?:at|after|by|checkpoint|best)\b", _before(facts, mark), re.I
+                r"\b(?:at|after|by|checkpoint|best)\b", facts.words_before(mark), re.I
             )
-            if limit and is_mark and mark.value > limit.value and len({each.value for each in limits}) == 1:
+            if limit and is_mark and mark.value > limit.value:
                 yield note(
                     CONTRADICTS,
                     "bound",
@@ -317,8 +322,3 @@ def _marks(facts: Facts) -> Iterator[Finding]:
                     fits=f"at most {limit.figure.text}",
                     facts=(mark, limit),
                 )
-
-
-def _before(facts: Facts, fact: Fact) -> str:
-    sentence = next((each for each in facts.sentences if each.scope == fact.scope), None)
-    return sentence.text[max(0, fact.figure.start - 30) : fact.figure.start] if sentence else ""

@@ -30,10 +30,14 @@ _MEMORISED = re.compile(
     re.I,
 )
 _NO_OVERFIT = re.compile(
-    r"\b(?:no|without|did not|does not|not|never|zero)\s+(?:\w+\s+){0,3}over-?fit\w*", re.I
+    r"\b(?:no|without|did not|does not|doesn't|didn't|not|never|zero|free of|free from)\s+"
+    r"(?:\w+\s+){0,3}over-?fit\w*"
+    r"|\bgenerali[sz]es? (?:very |extremely )?(?:well|perfectly)\b",
+    re.I,
 )
 _READY = re.compile(
     r"\b(?:production[- ]ready|ready (?:for|to) (?:production|deploy\w*|use|ship)|deployment[- ]ready"
+    r"|(?:can|may) (?:safely )?be (?:deployed|used|shipped) in production|ready for users|enterprise[- ]grade"
     r"|production[- ]grade|production quality)\b",
     re.I,
 )
@@ -56,6 +60,13 @@ _FALLS = re.compile(
     r"\b(?:fell|falls?|falling|decreas\w+|declin\w+|dropp\w+|improv\w+|went down|going down)\b", re.I
 )
 
+# One of these stands in each sentence that a pattern above fits.
+_CUES = (
+    "fit", "memori", "by heart", "ready", "production", "grade", "generali", "better", "signific",
+    "outperform", "superior", "beats", "state", "steadi", "steady", "monoton", "consist", "continu", "every",
+    "throughout", "without",
+)  # fmt: skip
+
 
 def check_claims(facts: Facts) -> Iterator[Finding]:
     """Sentences that claim more than the figures of the document can bear."""
@@ -69,7 +80,8 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
     is_scored = any(facts.by_name.get(name) for name in (*SCORES, "validation_loss", "validation_perplexity"))
     for sentence in facts.sentences:
         words = sentence.text
-        if _is_heading(sentence) or len(words) > 2_000:
+        lower = words.lower()
+        if _is_heading(sentence) or len(words) > 2_000 or not any(cue in lower for cue in _CUES):
             continue
         if match := _NO_OVERFIT.search(words):
             yield from _no_overfit(facts, sentence, match[0], has_validation=has_validation)
@@ -82,12 +94,13 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
             and not _NEGATED.search(words[: match.start()])
             and not re.search(r"\bnot?\b", words[: match.start()], re.I)
         ) and not is_scored:
+            is_report = facts.named("loss", "train_loss", "epochs", roles=("plain", "to", "from"))
             yield note(
-                UNSETTLED,
+                CONTRADICTS if is_report and not has_validation else UNSETTLED,
                 "absent data",
                 sentence.line,
                 match[0],
-                "the document has no score and no validation figure",
+                "the document reports a training and no evaluation, no score and no validation figure",
                 fits="an evaluation on held-out data",
             )
         if (
@@ -123,8 +136,10 @@ def _overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: b
     seen = _share_of_epoch(facts, sentence)
     if seen is not None and seen[0] < 1:
         share, used = seen
-        why = f"only {printed(round(100 * share, 1))} % of the first epoch was over, so no row had "
-        "been seen twice"
+        why = (
+            f"only {printed(round(100 * share, 1))} % of the first epoch was over, so no row had "
+            "been seen twice"
+        )
         yield note(
             CONTRADICTS,
             "absent data",
@@ -185,12 +200,15 @@ def _share_of_epoch(facts: Facts, sentence: Sentence) -> tuple[float, list[Fact]
 
 def _no_overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: bool) -> Iterator[Finding]:
     if not has_validation:
+        is_argued = bool(re.search(r"\btrain\w*[ -](?:loss|accuracy|perplexity|error)", sentence.text, re.I))
         yield note(
-            UNSETTLED,
+            CONTRADICTS if is_argued else UNSETTLED,
             "absent data",
             sentence.line,
             quoted,
-            "the document has no validation figure to tell it by",
+            "training figures are good in overfitting too, and the document has no held-out one"
+            if is_argued
+            else "the document has no validation figure to tell it by",
             fits="a loss on held-out rows beside the training loss",
         )
         return
@@ -214,8 +232,10 @@ def _no_overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation
         ):
             gain = rows[last][1].value / rows[best][1].value - 1
             if gain > 0.03:
-                why = f"validation loss rises from {rows[best][1].text} (line {rows[best][2]}) to "
-                f"{rows[last][1].text} while training loss falls"
+                why = (
+                    f"validation loss rises from {rows[best][1].text} (line {rows[best][2]}) to "
+                    f"{rows[last][1].text} while training loss falls"
+                )
                 yield note(
                     CONTRADICTS,
                     "absent data",
@@ -265,8 +285,10 @@ def _steady(facts: Facts, sentence: Sentence) -> Iterator[Finding]:
             if (second.figure.value - first.figure.value) * sign > 0 and not first.figure.tight.meets(
                 second.figure.tight
             ):
-                why = f"{name.replace('_', ' ')} goes from {first.figure.text} to "
-                f"{second.figure.text} at line {second.line}"
+                why = (
+                    f"{name.replace('_', ' ')} goes from {first.figure.text} to "
+                    f"{second.figure.text} at line {second.line}"
+                )
                 yield note(
                     CONTRADICTS,
                     "absent data",

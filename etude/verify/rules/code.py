@@ -35,6 +35,14 @@ _MODULES = {
     "transformers",
 }
 
+_WHOLE = re.compile(
+    r"\b(?:script|program|complete|full|whole|entire|runnable|self-contained|end-to-end|stand-?alone"
+    r"|as it is|copy)\b",
+    re.I,
+)
+_MAIN = re.compile(r"^if __name__ ?==|^def main\(", re.M)
+_PLACEHOLDER = re.compile(r"(?:your|my|some|other)_?(?=[A-Z_a-z])", re.I)
+
 
 @dataclass(frozen=True)
 class _Call:
@@ -49,7 +57,7 @@ def check_code(facts: Facts) -> Iterator[Finding]:
     """The Python blocks of a document, in their order."""
     blocks = [block for block in facts.document.blocks if block.kind == "code" and block.language == "python"]
     trees = [(block, tree) for block in blocks if (tree := _parse(block)) is not None]
-    yield from _undefined(trees, is_notebook=facts.document.notebook)
+    yield from _undefined(facts, trees)
     for block, tree in trees:
         yield from _orders(block, tree)
         yield from _decoded(block, tree)
@@ -78,23 +86,20 @@ def _is_deep(text: str) -> bool:
     return most > _MOST_DEPTH or indent > 4 * _MOST_DEPTH or long_chain is not None
 
 
-def _undefined(trees: list[tuple[Block, ast.Module]], *, is_notebook: bool) -> Iterator[Finding]:
-    bound, has_star, has_import = set(_BUILT_IN), False, False
+def _undefined(facts: Facts, trees: list[tuple[Block, ast.Module]]) -> Iterator[Finding]:
+    """Names that no block defines; a block that may be an excerpt of a program is not settled by them."""
+    bound, has_star = set(_BUILT_IN), False
+    told_whole = _told_whole(facts)
     for _, tree in trees:
         names, star = _bound(tree)
         bound |= names
         has_star = has_star or star
-        has_import = has_import or any(
-            isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)
-        )
     if has_star:
         return
     told: set[str] = set()
     for block, tree in trees:
         imports = any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree))
-        has_body = any(
-            isinstance(node, ast.FunctionDef | ast.ClassDef | ast.For | ast.While) for node in ast.walk(tree)
-        )
+        is_program = (imports and id(block) in told_whole) or (facts.document.notebook and len(trees) > 1)
         for node in ast.walk(tree):
             if (
                 not isinstance(node, ast.Name)
@@ -104,11 +109,8 @@ def _undefined(trees: list[tuple[Block, ast.Module]], *, is_notebook: bool) -> I
             ):
                 continue
             told.add(node.id)
-            is_whole = (
-                is_notebook
-                or (imports and (has_body or len(tree.body) > 5))
-                or (has_import and node.id in _MODULES)
-            )
+            is_whole = is_program or (imports and node.id in _MODULES)
+            is_whole = is_whole and not _PLACEHOLDER.match(node.id)
             verdict = CONTRADICTS if is_whole else UNSETTLED
             why = "it is used and no code of the document defines or imports it"
             why += "" if is_whole else "; the block may be a part of a program"
@@ -120,6 +122,18 @@ def _undefined(trees: list[tuple[Block, ast.Module]], *, is_notebook: bool) -> I
                 why,
                 fits="a definition or an import",
             )
+
+
+def _told_whole(facts: Facts) -> set[int]:
+    """The blocks that their heading or the text right before them calls a whole program."""
+    found, before = set(), ""
+    for block in facts.document.blocks:
+        if block.kind == "code":
+            words = f"{block.section[-1] if block.section else ''} {before[-200:]}"
+            if _WHOLE.search(words) or _MAIN.search(block.text):
+                found.add(id(block))
+        before = block.text
+    return found
 
 
 def _bound(tree: ast.Module) -> tuple[set[str], bool]:

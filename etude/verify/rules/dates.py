@@ -104,13 +104,14 @@ def _order(
 ) -> Iterator[Finding]:
     first, second = start[0], end[0]
     if second < first:
-        yield note(
+        yield Finding(
             CONTRADICTS,
             "date",
             end[1].line,
             end[2],
-            f"it ends before it starts, {start[2]}",
-            fits=f"after {start[2]}",
+            f"it ends before it starts, {start[2]} (line {start[1].line})",
+            fits=f"after {start[2]}, or a start before {end[2]}",
+            examined=((end[1].line, end[2]), (start[1].line, start[2])),
         )
         return
     has_hours = bool(re.search(r"\d:\d\d", start[2])) and bool(re.search(r"\d:\d\d", end[2]))

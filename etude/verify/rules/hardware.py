@@ -7,7 +7,7 @@ from etude.gpus import GPUS, Gpu
 from etude.verify.facts import Fact, Facts
 from etude.verify.quantities import printed
 from etude.verify.ranges import Range
-from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, Reading, judge, note
+from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, Reading, judge, note, reading
 
 _NAMES = {
     "h200": r"h200", "h100-pcie": r"h100[ -]pcie", "h100": r"h100",
@@ -19,7 +19,9 @@ _USED = re.compile(
     r"\b(?:used|usage|peak|allocated|needs?|took|takes|consum\w+|per gpu|on each|each)\b", re.I
 )
 _PER_DEVICE = re.compile(
-    r"\bper (?:gpu|device|card|[ahv]\d00|t4|l4)|/ ?gpu|\beach\b|\ba single (?:gpu|[ahv]\d00)", re.I
+    r"\bper (?:gpu|device|card|[ahv]\d00|t4|l4)|/ ?gpu|\beach\b"
+    r"|\b(?:an?|one) (?:single )?(?:gpu|card|device|[ahv]\d00)",
+    re.I,
 )
 
 
@@ -40,7 +42,9 @@ def check_hardware(facts: Facts) -> Iterator[Finding]:
 
 def only_gpu(text: str) -> Gpu | None:
     """The GPU that a text names, None if it names several or none."""
-    found = []
+    found: list[str] = []
+    if not any(digits in text for digits in ("00", "l4", "a10", "t4", "90")):
+        return None
     for key, pattern in _NAMES.items():
         if re.search(rf"(?<![\w.-]){pattern}s?(?![\w])", text):
             found.append(key)
@@ -51,52 +55,93 @@ def only_gpu(text: str) -> Gpu | None:
 
 
 def _speeds(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
-    peak = gpu.half
-    is_adapter = bool(re.search(r"\blora\b|adapter|qlora", facts.text))
-    for rate in facts.named("tokens_per_second"):
-        size = facts.near(rate, "parameters")
-        if size is None or size.figure.unit or size.value < 1e6:
-            continue
-        devices = facts.near(rate, "devices")
-        is_each = bool(_PER_DEVICE.search(rate.label + _behind(facts, rate)))
-        count = 1.0 if is_each else devices.value if devices else 1.0
-        least, most = (3.0, 5.0) if is_adapter else (6.0, 8.0)
-        operations = rate.figure.tight * size.figure.tight * Range(least, most)
-        share = operations / (peak * count) * 100
-        shown = f"{rate.figure.text} tokens/s x {least:g} to {most:g} x {size.figure.text} / "
-        f"({printed(count)} x {printed(peak / 1e12)} TFLOP/s)"
-        made = Reading(shown, share, share.widen(0.1), (rate, size, *([devices] if devices else [])))
-        if share.low > 100 and (devices or count == 1.0):
-            verdict = CONTRADICTS if devices or is_each else UNSETTLED
-            yield note(
-                verdict,
-                "peak",
-                rate.line,
-                f"{rate.figure.text} tokens/s",
-                f"{shown} = {printed(share.low)} % of the peak of {gpu.title}",
-                fits=f"at most {printed(peak * count / (6 * size.value))} tokens/s",
-                facts=made.facts,
+    rates = [rate for rate in facts.named("tokens_per_second") if _size_of(facts, rate)]
+    for rate in rates:
+        yield from _within_peak(facts, gpu, rate)
+    for claimed in facts.named("mfu"):
+        near = [rate for rate in rates if rate.scope[:-2] == claimed.scope[:-2]] or rates
+        if near and len(near) <= 4:
+            made = [_share_of_peak(facts, gpu, rate, most=7.0)[0] for rate in near]
+            yield judge("peak", claimed, made, any_confirms=True)
+    yield from _achieved(facts, rates)
+    yield from _peaks(facts, gpu)
+
+
+def _size_of(facts: Facts, rate: Fact) -> Fact | None:
+    """The parameters of the model that a speed is of."""
+    size = facts.near(rate, "parameters")
+    return None if size is None or size.figure.unit or size.value < 1e6 else size
+
+
+def _is_each(facts: Facts, fact: Fact) -> bool:
+    """True of a figure that is of one GPU, by its label or by the words up to the next figure or comma."""
+    behind = re.split(r"[,;.](?:\s|$)|\d", facts.words_after(fact))[0]
+    return bool(_PER_DEVICE.search(f"{fact.label} {behind}"))
+
+
+def _share_of_peak(facts: Facts, gpu: Gpu, rate: Fact, most: float) -> tuple[Reading, bool]:
+    """(percent of the peak that a speed needs, True if the number of GPUs is said)."""
+    size, devices = _size_of(facts, rate), facts.near(rate, "devices")
+    assert size is not None
+    is_each = _is_each(facts, rate)
+    count = 1.0 if is_each or not devices else devices.value
+    least, most = (3.0, 5.0) if facts.says(r"\blora\b|adapter|qlora") else (6.0, most)
+    if facts.says(r"\b6 ?[·×x*]? ?n\b"):
+        least = most = 6.0
+    share = rate.figure.tight * size.figure.tight * Range(least, most) / (gpu.half * count) * 100
+    times = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+    shown = (
+        f"{rate.figure.text} tokens/s x {times} x {size.figure.text} / "
+        f"({printed(count)} x {printed(gpu.half / 1e12)} TFLOP/s)"
+    )
+    used = (rate, size, *([devices] if devices else []))
+    return Reading(shown, share, share.widen(0.03), used), is_each or devices is not None
+
+
+def _within_peak(facts: Facts, gpu: Gpu, rate: Fact) -> Iterator[Finding]:
+    made, is_counted = _share_of_peak(facts, gpu, rate, most=8.0)
+    if made.tight.low > 100:
+        yield note(
+            CONTRADICTS if is_counted else UNSETTLED,
+            "peak",
+            rate.line,
+            f"{rate.figure.text} tokens/s",
+            f"{made.text} = {printed(made.tight.low)} % of the peak of {gpu.title}",
+            fits=f"at most {printed(rate.value * 100 / made.tight.low)} tokens/s",
+            facts=made.facts,
+        )
+    for claimed in facts.named("gpu_utilisation"):
+        if facts.near(claimed, "tokens_per_second") is rate and made.tight.high < 0.7 * claimed.value:
+            why = (
+                f"{made.text} = {printed(made.tight.low)} % of the peak; utilisation counts the time in "
+                "which any kernel runs, not the share of the peak"
             )
-        for claimed in facts.named("mfu"):
-            if facts.near(claimed, "tokens_per_second") is rate:
-                yield judge("peak", claimed, [made])
-        for claimed in facts.named("gpu_utilisation"):
-            why = f"{shown} = {printed(share.low)} % of the peak; utilisation counts the time in "
-            "which any kernel runs, not the share of the peak"
-            if share.high < 0.7 * claimed.value:
-                yield note(
-                    UNSETTLED,
-                    "peak",
-                    claimed.line,
-                    f"{claimed.label} {claimed.figure.text}",
-                    why,
-                    facts=(claimed, rate, size),
-                )
+            quoted = f"{claimed.label} {claimed.figure.text}"
+            yield note(UNSETTLED, "peak", claimed.line, quoted, why, facts=(claimed, *made.facts))
+
+
+def _achieved(facts: Facts, rates: list[Fact]) -> Iterator[Finding]:
+    """Operations a second that a sentence makes from the speed by 6 N operations a token."""
+    for claimed in facts.named("flops"):
+        sentence = facts.sentence_of(claimed)
+        near = [rate for rate in rates if rate.scope[:-2] == claimed.scope[:-2]]
+        if not near or not sentence or not re.search(r"\b6 ?[·×x*]? ?n\b", sentence.text, re.I):
+            continue
+        made = []
+        for rate in near:
+            size = _size_of(facts, rate)
+            assert size is not None
+            text = f"6 x {size.figure.text} x {rate.figure.text} tokens/s"
+            made.append(reading(text, lambda n, r: n * r * 6.0, size, rate, slack=0.03))
+        yield judge("peak", claimed, made, any_confirms=True)
+
+
+def _peaks(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
     for claimed in facts.named("flops"):
         devices = facts.near(claimed, "devices")
-        is_each = bool(_PER_DEVICE.search(claimed.label + _words(facts, claimed)))
+        is_each = _is_each(facts, claimed)
         most = gpu.half * (1 if is_each or not devices else devices.value) * 1.01
-        if claimed.figure.loose.low > most * (2 if re.search("sparsity", facts.text) else 1):
+        if claimed.figure.loose.low > most * (2 if facts.says("sparsity") else 1):
             yield note(
                 CONTRADICTS if devices or is_each else UNSETTLED,
                 "peak",
@@ -110,7 +155,7 @@ def _speeds(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
 
 def _memory(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
     for claimed in facts.named("memory_bytes", roles=("plain", "other")):
-        words = claimed.label + " " + _words(facts, claimed)
+        words = f"{claimed.label} {words.text if (words := facts.sentence_of(claimed)) else ''}"
         if (
             not re.search(r"gpu|vram|device|cuda", words, re.I)
             or not _USED.search(words)
@@ -129,13 +174,3 @@ def _memory(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
                 fits=f"at most {printed(gpu.memory_bytes / 1e9)} GB on a GPU",
                 facts=(claimed,),
             )
-
-
-def _behind(facts: Facts, fact: Fact) -> str:
-    """The words behind a figure, in its sentence or its cell."""
-    return _words(facts, fact)[fact.figure.end :][:45]
-
-
-def _words(facts: Facts, fact: Fact) -> str:
-    sentence = next((each for each in facts.sentences if each.scope == fact.scope), None)
-    return sentence.text if sentence else ""

@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from etude.verify.facts import Fact, Facts
+from etude.verify.facts import Fact, Facts, Sentence
 from etude.verify.quantities import printed
 from etude.verify.ranges import exactly
 from etude.verify.rules.tables import cell_at, fact_of
 from etude.verify.verdicts import CONTRADICTS, Finding, Reading, judge, note
+
+_DOWN = re.compile(
+    r"\b(?:falls?|fell|falling|decay\w*|decreas\w+|anneal\w*|drops?|dropped|goes down|went down|comes down"
+    r"|declin\w+|lowered|sinks?)\b", re.I
+)  # fmt: skip
+_KEYED = r"(?:schedule\w*|scheduler_type|decay)[\"']?\s*[:=|]\s*[\"']?{}"
+_CURVE = re.compile(r"\b(?:cosine|linear)", re.I)
+_HELD = re.compile(r"\b(?:hold|held|constant|stable|stays?|plateau|restart\w*|cycles?)\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class _Schedule:
 def check_schedule(facts: Facts) -> Iterator[Finding]:
     """Rates in tables and sentences, at steps or epochs."""
     kinds = _kinds(facts)
+    described = _described(facts)
     peaks = [each for each in facts.named("learning_rate") if each.value > 0]
     for table in facts.tables:
         if not table.by_row or "learning_rate" not in table.names:
@@ -46,18 +55,17 @@ def check_schedule(facts: Facts) -> Iterator[Finding]:
         at, place = table.names.index(unit), table.names.index("learning_rate")
         rows = [(a, b) for row in table.rows if (a := cell_at(row, at)) and (b := cell_at(row, place))]
         points = [(a.figure.value, fact_of(table, b, table.header[place])) for a, b in rows if a.figure]
+        if described and unit == "steps" and max((at for at, _ in points), default=0.0) <= described.total:
+            yield from _judge_points(described, points, unit)
+            continue
         peak = _peak(peaks, points)
         if peak is None:
             yield from _falls(points, kinds)
             continue
         yield from _judge(facts, kinds, peak, points, unit)
     for mark in facts.named("learning_rate", roles=("other",)):
-        steps = [
-            each
-            for each in facts.by_name.get("steps", ())
-            if each.scope == mark.scope and each.role == "other"
-        ]
-        sentence = next((each for each in facts.sentences if each.scope == mark.scope), None)
+        steps = [each for each in facts.beside(mark, "steps") if each.role == "other"]
+        sentence = facts.sentence_of(mark)
         if (
             len(steps) == 1
             and sentence
@@ -79,10 +87,10 @@ def _kinds(facts: Facts) -> list[str]:
     for kind, pattern in (
         ("cosine", r"\bcosine\b"), ("linear", r"\blinear(?:ly)?(?: decay| schedule| to zero| lr| with "
         r"warm)?\b(?! layer| warm| probe)"),
-        ("constant", r"\bconstant (?:learning|schedule|lr|rate)|(?:schedule\w*|lr_scheduler_type)[: "
-        r"|]+constant"),
+        ("constant", r"\bconstant (?:learning|schedule|lr|rate)"
+         r"|\b(?:learning rate|lr|schedule)\b[^.;]{0,20}\b(?:is|was|stay\w*|kept|remain\w*|held) constant"),
     ):  # fmt: skip
-        if re.search(pattern, text):
+        if re.search(pattern, text) or re.search(_KEYED.format(kind), facts.raw):
             kinds.append(kind)
     if kinds == ["cosine", "linear"] and re.search(
         r"linear(?:ly)? warm|warm-?up.{0,30}linear|linear(?:ly)? (?:ramp|increas)", text
@@ -111,11 +119,14 @@ def _judge(
                 facts=(point, peak),
             )
     schedule = _schedule(facts, kinds, peak, points, unit)
-    if schedule is None:
-        return
+    if schedule is not None:
+        below = [(at, point) for at, point in points if point.figure.tight.low <= peak.value * 1.001]
+        yield from _judge_points(schedule, below, unit)
+
+
+def _judge_points(schedule: _Schedule, points: Sequence[tuple[float, Fact]], unit: str) -> Iterator[Finding]:
+    peak = schedule.peak
     for at, point in points:
-        if point.figure.tight.low > peak.value * 1.001:
-            continue
         if at > schedule.total:
             continue
         shift = 1.0 if unit == "steps" else 0.0
@@ -124,7 +135,8 @@ def _judge(
             schedule.rate(at),
             schedule.rate(min(at + shift, schedule.total)),
         ]
-        text = f"{schedule.kind} from {peak.figure.text} over {printed(schedule.total)} {unit}"
+        text = f"{schedule.kind} from {peak.figure.text}"
+        text += f" over {printed(schedule.total)} {unit}" if math.isfinite(schedule.total) else ""
         text += f" after {printed(schedule.warmup)} of warm-up" if schedule.warmup else ""
         text += f" to {printed(schedule.least)}" if schedule.least else ""
         tight = exactly(ends[1])
@@ -143,26 +155,79 @@ def _schedule(
         return None
     names = ("max_steps", "steps") if unit == "steps" else ("epochs",)
     total = next((found for name in names if (found := facts.near(peak, name))), None)
-    if total is None or total.value < max(at for at, _ in points) * 0.999:
+    last = max((at for at, _ in points), default=0.0)
+    if kinds[0] != "constant" and (total is None or total.value < last * 0.999):
         return None
+    length = total.value if total and kinds[0] != "constant" else math.inf
     warmup = facts.near(peak, "warmup_steps")
     ratio = facts.near(peak, "warmup_ratio")
     count = 0.0
     if warmup and unit == "steps":
-        count = warmup.value / 100 * total.value if warmup.figure.unit == "%" else warmup.value
+        count = warmup.value / 100 * length if warmup.figure.unit == "%" else warmup.value
     elif ratio:
-        count = ratio.value * total.value / (100 if ratio.figure.unit == "%" else 1)
-    elif warmup or re.search(r"warm-?up", facts.text):
+        count = ratio.value * length / (100 if ratio.figure.unit == "%" else 1)
+    elif warmup or facts.says(r"warm-?up"):
+        return None
+    if not math.isfinite(count):
         return None
     least = facts.near(peak, "min_learning_rate")
     value = least.value if least else 0.0
     if least is None:
-        floor = re.search(r"\bto (?:a (?:minimum|floor) of )?(\d(?:\.\d+)?e-\d+)", facts.text)
+        floor = facts.says(r"\bto (?:a (?:minimum|floor) of )?(\d(?:\.\d+)?e-\d+)")
         value = float(floor[1]) if floor and float(floor[1]) < peak.value else 0.0
-        if not floor and re.search(r"min(?:imum)?[_ ](?:lr|learning)|\b10 ?% of (?:the )?peak", facts.text):
+        if not floor and facts.says(r"min(?:imum)?[_ ](?:lr|learning)|\b10 ?% of (?:the )?peak"):
             value = 0.1 * peak.value
     used = tuple(each for each in (total, warmup or ratio, least) if each)
-    return _Schedule(kinds[0], peak, total.value, count, value, used)
+    return _Schedule(kinds[0], peak, length, count, value, used)
+
+
+def _described(facts: Facts) -> _Schedule | None:
+    """The schedule that one sentence tells whole: up for N steps to a peak, then down along a curve."""
+    found = []
+    for sentence in facts.sentences:
+        if 2 <= len(sentence.figures) <= 12 and (made := _described_by(sentence)):
+            found.append(made)
+    alike = {(each.kind, each.peak.value, each.total, each.warmup, each.least) for each in found}
+    return found[0] if len(alike) == 1 else None
+
+
+def _described_by(sentence: Sentence) -> _Schedule | None:
+    text = sentence.text
+    down, kind = _DOWN.search(text), _CURVE.search(text)
+    if (
+        not down
+        or not kind
+        or _HELD.search(text)
+        or not re.search(r"learning rate|\blr\b|schedule", text, re.I)
+    ):
+        return None
+    curves = list(_CURVE.finditer(text[down.start() :])) or list(_CURVE.finditer(text))
+    rates, steps = [], []
+    for figure in sentence.figures:
+        is_step = re.match(
+            r" ?(?:(?!at|by|until|over|in|after)\w+ )?(?:steps?|iterations|updates)\b", text[figure.end :]
+        ) or re.search(r"\bsteps? (?:of )?$", text[: figure.start], re.I)
+        if is_step:
+            steps.append(figure)
+        elif figure.unit == "" and (0 < figure.value < 0.2 or figure.value == 0):
+            rates.append(figure)
+    if not rates or not steps or rates[0].value == 0:
+        return None
+    peak = Fact("", rates[0], sentence.line_of(rates[0]), sentence.scope, label="learning rate")
+    warm = [each for each in steps if each.end <= down.start()]
+    after = [each for each in steps if each.start > down.start()]
+    if len(warm) > 1 or len(after) != 1 or len(rates) > 2:
+        return None
+    is_more = re.search(
+        r"\b(?:next|remaining|further|another|following)\s+(?:\w+ )?$", text[: after[0].start]
+    )
+    count = warm[0].value if warm else 0.0
+    total = after[0].value + (count if is_more else 0.0)
+    used = tuple(
+        Fact("", each, sentence.line_of(each), sentence.scope) for each in (*warm, *after, *rates[1:])
+    )
+    least = rates[1].value if len(rates) > 1 else 0.0
+    return _Schedule(curves[0][0].lower()[:6], peak, total, count, least, used) if count < total else None
 
 
 def _falls(points: Sequence[tuple[float, Fact]], kinds: list[str]) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ class Series:
 
 def check_statistics(facts: Facts) -> Iterator[Finding]:
     """Figures of the text that a series of the document decides."""
-    found = [each for table in facts.tables for each in _series(table)]
+    found = [each for table in facts.tables for each in series_of(table)]
     if not found:
         return
     by_scope = {sentence.scope: sentence for sentence in facts.sentences}
@@ -59,7 +59,8 @@ def check_statistics(facts: Facts) -> Iterator[Finding]:
             yield from _judge_best_place(fact, unit, found)
 
 
-def _series(table: Table) -> Iterator[Series]:
+def series_of(table: Table) -> Iterator[Series]:
+    """The metrics of a table by step or epoch."""
     if not table.by_row or len(table.rows) < 2:
         return
     for unit in ("steps", "epochs"):
@@ -136,8 +137,10 @@ def _judge_best(fact: Fact, series: Series, place: float | None) -> Iterator[Fin
         there = series.at(place)
         assert there is not None
         if there.value != best.value:
-            why = f"{series.unit[:-1]} {printed(at)} has {best.figure.text}, better than "
-            f"{there.figure.text} at {printed(place)}"
+            why = (
+                f"{series.unit[:-1]} {printed(at)} has {best.figure.text}, better than "
+                f"{there.figure.text} at {printed(place)}"
+            )
             yield note(
                 CONTRADICTS,
                 "best",
@@ -155,8 +158,10 @@ def _judge_best(fact: Fact, series: Series, place: float | None) -> Iterator[Fin
         else fact.figure.loose.low > best.figure.loose.high
     )
     if is_beyond and place is None:
-        why = f"the best of the table is {best.figure.text} at {series.unit[:-1]} {printed(at)}; one "
-        "between its rows may be better"
+        why = (
+            f"the best of the table is {best.figure.text} at {series.unit[:-1]} {printed(at)}; one "
+            "between its rows may be better"
+        )
         yield note(
             UNSETTLED, "best", fact.line, fact.figure.text, why, fits=best.figure.text, facts=(fact, best)
         )
@@ -223,8 +228,10 @@ def _judge_best_place(fact: Fact, unit: str, found: list[Series]) -> Iterator[Fi
     if len(bests) == 1:
         (at,) = bests
         best = metrics[0].best[1]
-        why = f"the best {metrics[0].name.replace('_', ' ')} of the table is {best.figure.text} at "
-        f"{unit[:-1]} {printed(at)}"
+        why = (
+            f"the best {metrics[0].name.replace('_', ' ')} of the table is {best.figure.text} at "
+            f"{unit[:-1]} {printed(at)}"
+        )
         verdict = CONFIRMED if abs(at - fact.value) < 1e-9 else CONTRADICTS
         yield note(
             verdict,

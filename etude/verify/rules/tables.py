@@ -18,6 +18,8 @@ _DELTA = re.compile(
     r"|^\+/-$|^Δ",
     re.I,
 )
+_SHARE = re.compile(r"%|\b(?:share|percent\w*|fraction|proportion|part|portion)\b", re.I)
+_RATE = re.compile(r"accura|score|rate|pass|f1|recall|precision|util|mfu|growth|change|win", re.I)
 _BEFORE = re.compile(
     r"\b(?:before|baseline|base|initial|old|v1|start|pre|original|untrained|without)\b", re.I
 )
@@ -34,6 +36,7 @@ def check_tables(facts: Facts) -> Iterator[Finding]:
     for table in facts.tables:
         if len(table.rows) <= 5_000:
             yield from _totals(table)
+            yield from _proportions(facts, table)
             yield from _deltas(table)
             yield from _growth(table)
             yield from _order(table)
@@ -90,6 +93,36 @@ def _totals(table: Table) -> Iterator[Finding]:
         if is_mean:
             tight, loose, shown = tight / len(figures), loose / len(figures), f"mean of {shown}"
         yield judge("total", claimed, [Reading(shown, tight, loose, tuple(inputs))])
+
+
+def _proportions(facts: Facts, table: Table) -> Iterator[Finding]:
+    """A column of shares of one whole: a row whose share does not follow where those of its neighbours do."""
+    places = [at for at, head in enumerate(table.header) if _SHARE.search(head) and not _RATE.search(head)]
+    for place, counted in itertools.product(places, range(len(table.header))):
+        pairs = [
+            (fact_of(table, a, table.header[counted]), fact_of(table, b, table.header[place]))
+            for row in table.rows
+            if not _TOTAL.search(row[0].text) and (a := cell_at(row, counted)) and (b := cell_at(row, place))
+        ]
+        is_share = all(a.figure.unit == "" and a.value >= 1 and b.figure.unit == "%" for a, b in pairs)
+        if place == counted or len(pairs) < 3 or not is_share:
+            continue
+        most = max(count.value for count, _ in pairs)
+        wholes = facts.named("parameters", "samples", "train_samples", "tokens")[:50]
+        choices = [(each.figure.text, each.figure.loose) for each in wholes if each.value >= most]
+        choices.append(("the sum of the column", exactly(sum(count.value for count, _ in pairs))))
+        fits = [
+            [share.figure.loose.meets(count.figure.loose / whole * 100) for count, share in pairs]
+            for _, whole in choices
+        ]
+        best = max(range(len(choices)), key=lambda at: sum(fits[at]))
+        if sum(fits[best]) != len(pairs) - 1:
+            continue
+        count, claimed = pairs[fits[best].index(False)]
+        text, whole = choices[best]
+        shown = f"{count.figure.text} / {text}, as in the other rows"
+        tight, loose = count.figure.tight / whole * 100, count.figure.loose / whole * 100
+        yield judge("share", claimed, [Reading(shown, tight, loose, (count,))])
 
 
 def _sum(ranges: Sequence[Range]) -> Range:
@@ -182,8 +215,10 @@ def _order(table: Table) -> Iterator[Finding]:
         assert a.figure and b.figure and c.figure and d.figure
         good += d.figure.value > b.figure.value
         if is_elapsed and c.figure.value > a.figure.value and d.figure.value < b.figure.value:
-            why = f"step {c.figure.text} comes after step {a.figure.text}, whose elapsed time is "
-            f"{b.figure.text}"
+            why = (
+                f"step {c.figure.text} comes after step {a.figure.text}, whose elapsed time is "
+                f"{b.figure.text}"
+            )
             facts = (fact_of(table, d, ""), fact_of(table, b, ""))
             yield note(
                 CONTRADICTS,
