@@ -288,6 +288,14 @@ def test_who_listens_to_a_run_that_is_removed_is_told_so_once_and_again_when_it_
         heard.close()  # type: ignore[attr-defined]
 
 
+def test_a_run_that_was_removed_before_it_was_looked_at_is_told_as_removed(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "runs")
+    watch = events.Watch(Library([tmp_path / "runs"]), lambda: "")
+    identity = run.info["id"]
+    shutil.rmtree(run.path)
+    assert watch._look_at([identity], True) and watch.seen[identity].state == "removed"
+
+
 def test_what_is_kept_for_other_listeners_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Floods of events: of large records as many bytes as are allowed stay in memory."""
     monkeypatch.setattr(events, "_MOST_FRAME_BYTES", 250_000)
