@@ -3,6 +3,7 @@
     python benchmarks/page.py --steps 1000000 --runs 500 --long-runs 3
     python benchmarks/page.py --part peers --steps 1000000       # beside TensorBoard, in turn
     python benchmarks/page.py --part training     # none, five tabs of chromium, 200 slow sockets, in turn
+    python benchmarks/page.py --part readers      # five readers as on other machines, coming and going in one run
     python benchmarks/page.py --part memory --steps 1000000 --long-runs 72
 
 Journals are written by the journal's own writer. The server is a process of its own, `etude ui`; a request is
@@ -10,19 +11,23 @@ timed from here, over loopback, with all that is read of its answer.
 """
 
 import argparse
+import bisect
 import contextlib
 import http.client
 import json
 import os
 import random
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +37,7 @@ import psutil
 ROOT = Path(__file__).parents[1]
 NAMES = "train/loss,validation/loss,learning_rate,grad_norm,tokens_per_second,rss_bytes"
 TURNS = 20
+WINDOW_SECONDS = 1.0
 
 
 def main() -> None:
@@ -43,7 +49,7 @@ def main() -> None:
     )
     parser.add_argument("--idle-seconds", type=float, default=20.0)
     parser.add_argument("--folder", type=Path, help="where runs are made and kept; else they are removed")
-    parser.add_argument("--part", choices=["all", "peers", "training", "memory"], default="all")
+    parser.add_argument("--part", choices=["all", "peers", "training", "readers", "memory"], default="all")
     parser.add_argument("--turns", type=int, default=3, help="of peers and of training")
     parser.add_argument("--training-steps", type=int, default=3000)
     given = parser.parse_args()
@@ -65,6 +71,8 @@ def run_part(given: argparse.Namespace) -> None:
         folder = given.folder or Path(temporary)
         if given.part == "training":
             figures: dict[str, Any] = measure_training(folder, given.training_steps, given.turns)
+        elif given.part == "readers":
+            figures = measure_readers(folder, given.training_steps)
         else:
             long, _ = make_runs(folder, given.steps, 0, 1 if given.part == "peers" else given.long_runs)
             if given.part == "peers":
@@ -143,28 +151,10 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
     the server does. The training has one thread, as threads that wait for each other spin where another process
     has their core.
     """
-    sys.path.insert(0, str(ROOT))
-    from tests.bases import write_corpus
-    from tests.recipes import tiny
-
-    slow = {"train.steps": steps, "evaluate.every_steps": steps, "checkpoint.every_steps": steps}
-    folder.mkdir(parents=True, exist_ok=True)
-    values = tiny(write_corpus(folder / "corpus.jsonl"), slow)
-    (folder / "recipe.json").write_text(json.dumps(values))
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
     found: dict[str, list[dict[str, float]]] = {"alone": [], "five pages": [], "200 slow sockets": []}
     for turn in range(len(found) * turns):
         name, runs = list(found)[turn % len(found)], folder / f"runs-{turn}"
-        runs.mkdir()
-        program = [
-            sys.executable,
-            str(ROOT / "tests/steered.py"),
-            str(folder / "recipe.json"),
-            str(runs),
-            "{}",
-        ]
+        program, environment = program_of(folder, runs, steps)
         found[name].append(run_beside(name, runs, program, environment))
     middle = {
         name: {key: statistics.median(each[key] for each in taken) for key in taken[0]}
@@ -175,6 +165,114 @@ def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
         for name, each in middle.items()
     }
     return {**found, "slowed_percent": slowed, "cores": os.cpu_count()}
+
+
+def program_of(folder: Path, runs: Path, steps: int) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of a training of one thread, with nothing but steps."""
+    sys.path.insert(0, str(ROOT))
+    from tests.bases import write_corpus
+    from tests.recipes import tiny
+
+    slow = {"train.steps": steps, "evaluate.every_steps": steps, "checkpoint.every_steps": steps}
+    runs.mkdir(parents=True)
+    values = tiny(write_corpus(folder / "corpus.jsonl"), slow)
+    (folder / "recipe.json").write_text(json.dumps(values))
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "ETUDE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    return [
+        sys.executable,
+        str(ROOT / "tests/steered.py"),
+        str(folder / "recipe.json"),
+        str(runs),
+        "{}",
+    ], environment
+
+
+def measure_readers(folder: Path, steps: int) -> dict[str, Any]:
+    """How much slower the steps of one training are while five readers take what a page takes, second by second.
+
+    The server is halted every other second, so that what the machine does in the long run cancels: a second with the
+    server is held against the two without it beside it. It then sends what came in two seconds, so that its cost is
+    counted twice. The readers stand for browsers on other machines: they read and keep nothing.
+    """
+    runs, spans = folder / "runs", []
+    program, environment = program_of(folder, runs, steps)
+    with Page(runs, environment) as page:
+        process = subprocess.Popen(program, env=environment)
+        while not (rows := page.get("/api/runs")["runs"]) or not rows[0].get("step"):
+            time.sleep(0.5)
+        served = page.cpu()
+        with Readers(page, rows[0]["id"], 5):
+            while process.poll() is None:
+                page.halt(len(spans) % 2 == 0)
+                begun = time.time()
+                time.sleep(WINDOW_SECONDS)
+                spans.append((begun, time.time()))
+            page.halt(False)
+        served = page.cpu() - served
+    journal = next(runs.glob("*/journal.jsonl"))
+    records = (json.loads(line) for line in journal.read_text().splitlines() if '"type": "step"' in line[:40])
+    taken: list[list[float]] = [[] for _ in spans]
+    for record in records:
+        at = bisect.bisect_right(spans, (record["time"], float("inf"))) - 1
+        if at >= 0 and record["time"] < spans[at][1]:
+            taken[at].append(record["seconds"])
+    whole = [at for at in range(1, len(spans) - 2) if all(taken[at - 1 : at + 2])]
+
+    def slower(statistic: Callable[[list[float]], float], odd: int) -> dict[str, float]:
+        each = [
+            100 * (2 * statistic(taken[at]) / (statistic(taken[at - 1]) + statistic(taken[at + 1])) - 1)
+            for at in whole
+            if at % 2 == odd
+        ]
+        error = statistics.stdev(each) / len(each) ** 0.5
+        return {
+            "median": round(statistics.median(each), 2), "mean": round(statistics.mean(each), 2),
+            "standard_error": round(error, 2),
+        }  # fmt: skip
+
+    return {
+        "seconds_with_server": sum(at % 2 for at in whole),
+        "steps_slower_percent": slower(statistics.median, 1),
+        "mean_step_slower_percent": slower(statistics.mean, 1),
+        "steps_slower_without_server_percent": slower(statistics.median, 0),
+        "server_cpu_seconds": round(served, 2),
+        "step_seconds": round(statistics.median(each for window in taken for each in window), 5),
+    }
+
+
+class Readers:
+    """As many listeners to a run as pages are open, each of which asks for its charts again after 300 new steps."""
+
+    def __init__(self, page: "Page", identity: str, count: int) -> None:
+        self._page, self._identity, self._is_over = page, identity, threading.Event()
+        self._threads = [threading.Thread(target=self._read) for _ in range(count)]
+
+    def __enter__(self) -> "Readers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self) -> None:
+        size = self._page.get(series(self._identity))["size"]
+        stream = self._page.stream(f"/api/events?runs={self._identity}&since={size}")
+        came = 0
+        while not self._is_over.is_set():
+            line = stream.readline()
+            came += (
+                line.count(b",") // 20 if line.startswith(b'data: {"run"') else 0
+            )  # some twenty figures a step
+            if came >= 300:
+                came = 0
+                for name in NAMES.split(","):
+                    self._page.get(f"/api/runs/{self._identity}/series?names={name}&points=600")
+        stream.close()
 
 
 def run_beside(name: str, runs: Path, program: list[str], environment: dict[str, str]) -> dict[str, float]:
@@ -239,6 +337,10 @@ class Tabs:
         for address in addresses:
             for tab in tabs:
                 tab.goto(address)
+
+    def halt(self, is_halted: bool) -> None:
+        """Stop the server where it stands, or let it go on."""
+        self._process.send_signal(signal.SIGSTOP if is_halted else signal.SIGCONT)
 
     def cpu(self) -> float:
         """CPU seconds that all processes of the browser took so far."""
@@ -382,6 +484,12 @@ class Page:
             pass
         return round(time.perf_counter() - begun, 4)
 
+    def stream(self, path: str) -> http.client.HTTPResponse:
+        """An answer that goes on."""
+        connection = http.client.HTTPConnection(*self.at, timeout=600)
+        connection.request("GET", path, headers={"cookie": self._cookie})
+        return connection.getresponse()
+
     def listen(self, path: str) -> None:
         """Keep a page open that listens."""
         connection = http.client.HTTPConnection(*self.at, timeout=600)
@@ -395,6 +503,10 @@ class Page:
         before = self.cpu()
         time.sleep(seconds)
         return round(100 * (self.cpu() - before) / seconds, 3)
+
+    def halt(self, is_halted: bool) -> None:
+        """Stop the server where it stands, or let it go on."""
+        self._process.send_signal(signal.SIGSTOP if is_halted else signal.SIGCONT)
 
     def cpu(self) -> float:
         """CPU seconds that the server took so far."""
