@@ -425,7 +425,12 @@ def measure(folder: Path, long: list[str], many: Path, idle_seconds: float) -> d
         figures["idle_percent_of_a_core"] = page.idle(idle_seconds)
     if not many.exists():
         return figures
-    with Page(many, environment) as page:
+    cold = {**environment, "ETUDE_CACHE": str(folder / "cold")}  # no row is kept from an earlier start
+    with Page(many, cold) as page:
+        figures["list_seconds_as_the_server_starts"] = page.clock("/api/runs")
+    shutil.rmtree(folder / "cold", ignore_errors=True)
+    with Page(many, cold) as page:
+        time.sleep(1)  # as long as a browser takes to show its first page
         figures["list_seconds_first"] = page.clock("/api/runs")
         figures["list_seconds_again"] = statistics.median(page.clock("/api/runs") for _ in range(TURNS))
         version = page.get("/api/runs")["version"]
