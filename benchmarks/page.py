@@ -196,7 +196,8 @@ def measure_readers(folder: Path, steps: int) -> dict[str, Any]:
     server is held against the two without it beside it. It then sends what came in two seconds, so that its cost is
     counted twice. The readers stand for browsers on other machines: they read and keep nothing.
     """
-    runs, spans = folder / "runs", []
+    runs = folder / "runs"
+    spans: list[tuple[float, float]] = []
     program, environment = program_of(folder, runs, steps)
     with Page(runs, environment) as page:
         process = subprocess.Popen(program, env=environment)
@@ -337,10 +338,6 @@ class Tabs:
         for address in addresses:
             for tab in tabs:
                 tab.goto(address)
-
-    def halt(self, is_halted: bool) -> None:
-        """Stop the server where it stands, or let it go on."""
-        self._process.send_signal(signal.SIGSTOP if is_halted else signal.SIGCONT)
 
     def cpu(self) -> float:
         """CPU seconds that all processes of the browser took so far."""

@@ -49,9 +49,12 @@ def going(tmp_path: Path) -> Iterator[Path]:
     process.wait(60)
 
 
-def test_buttons_change_pause_resume_and_stop_a_run_and_show_its_answers(going: Path, look: Look) -> None:
+@pytest.mark.parametrize("width", [1280, 420])
+def test_buttons_change_pause_resume_and_stop_a_run_and_show_its_answers(
+    width: int, going: Path, look: Look
+) -> None:
     run = list_runs(going)[0]
-    with serving(going) as server, look(server) as window:
+    with serving(going) as server, look(server, width) as window:
         window.go(f"#/run/{run.info['id']}")
         window.wait("button:has-text('Change a value')").click()
         window.page.get_by_label("key", exact=True).select_option("optim.learning_rate")
@@ -60,6 +63,8 @@ def test_buttons_change_pause_resume_and_stop_a_run_and_show_its_answers(going: 
         answers = ".answers .state:not(.plain)"
         window.wait(f"{answers}:has-text('Set optim.learning_rate = 0.0005')")
         window.wait(".ledger:has-text('0.0005')")
+        assert not window.is_too_wide()
+        window.picture("steered")
         window.page.get_by_role("button", name="Pause").click()
         window.wait(f"{answers}:has-text('Pause')")
         window.wait(f"{STATE}:has-text('paused')")
