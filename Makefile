@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-lowest test-newest wheel test-kill test-memory test-hostile test-slow format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
+.PHONY: demo test test-lowest test-newest wheel test-kill test-memory test-hostile test-slow release-check format check lint constraints watch-bench bench-tinyshakespeare bench-pretrain bench-checkpoint bench-prepare bench-startup
 
 demo: .venv/ready
 	$(BIN)/etude demo
@@ -45,6 +45,11 @@ test-hostile: .venv/ready-dev
 
 test-slow: .venv/ready-dev
 	$(BIN)/pytest -m slow --slow
+
+# Every attack of docs/release.md, for hours; one alone: make release-check ATTACK=tests/release/test_power.py
+ATTACK ?= tests/release tests/hostile
+release-check: .venv/ready-dev
+	$(BIN)/pytest $(ATTACK) --release --hostile --timeout 0 -s
 
 format: .venv/ready-dev
 	$(BIN)/ruff format .

@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shortages", type=int, default=6, help="steps that run out of memory, for each rank count"
     )
     parser.addoption("--hostile", action="store_true", help="also the slow inputs of tests/hostile")
+    parser.addoption("--release", action="store_true", help="every attack of tests/release, for hours")
     parser.addoption("--slow", action="store_true", help="also the long form of tests that have a short one")
 
 

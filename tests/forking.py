@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import resource
@@ -34,11 +35,14 @@ class Answer:
 
 
 class Server:
-    """The process; leave the block to end it."""
+    """The process, which also imports the modules that are named; leave the block to end it."""
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
 
     def __enter__(self) -> "Server":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking"],
+            [sys.executable, "-m", "tests.forking", *self._modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -78,6 +82,8 @@ def serve() -> None:
     import etude.cli.main
     import etude.run  # noqa: F401 - imported for the forks
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     gc.freeze()  # no fork looks through what all share
 
     for line in sys.stdin:

@@ -79,7 +79,7 @@ class Keeper:
         """Bring best.json in line with the best checkpoint, which is on disk, or not yet there."""
         path = self._run.path / "best.json"
         if best is None:
-            path.unlink(missing_ok=True)  # as after a return to a step before the first evaluation
+            durable.remove_file(path)  # as after a return to a step before the first evaluation
         elif best != self._best_on_disk:
             durable.write_json(path, best)
         self._best_on_disk = best

@@ -37,7 +37,7 @@ from etude.records.folder import (
     require_own,
     require_runs_folder,
 )
-from etude.records.journal import Journal, append_beside, read_journal
+from etude.records.journal import Journal, append_beside, read_journal, write_journal
 from etude.records.lease import is_alive, is_locked, leave, lock_run, read_lease, state_of, write_lease
 from etude.records.ledger import Ledger
 from etude.records.lineage import FRESH, ORIGIN, FirstWeights
@@ -270,6 +270,7 @@ def create_run(
         durable.write_file(hidden / "recipe.toml", (recipe_text or to_toml(recipe)).encode())
         durable.write_file(hidden / "resolved.toml", to_toml(recipe).encode())
         durable.write_json(hidden / "run.json", info)
+        write_journal(hidden / "journal.jsonl", ())
         fill(hidden, identity)
         write_lease(hidden, "running")
         lock = lock_run(hidden)

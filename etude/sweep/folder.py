@@ -115,11 +115,12 @@ class SweepFolder:
                 f"the sweep has changed since {self.path} was begun: {'; '.join(changes)}; bring it back, "
                 "give another --folder, or take the changes over with --accept"
             )
-        durable.write_file(self.path / "sweep.toml", sweep.text.encode())
         known = {path.stem for path in self._recipes()}
         for name in known - {trial.name for trial in sweep.trials} - {*added}:
-            self.recipe(name).unlink()
-        self.add([trial for trial in sweep.trials if trial.name not in known or changes])
+            durable.remove_file(self.recipe(name))
+        kept = known if self._is_begun and not changes else set()
+        self.add([trial for trial in sweep.trials if trial.name not in kept])
+        durable.write_file(self.path / "sweep.toml", sweep.text.encode())
         return changes
 
     def add(self, trials: Sequence[Trial]) -> None:
@@ -175,13 +176,18 @@ class SweepFolder:
             if self._known.get(name) in wanted:
                 yield run
 
+    @property
+    def _is_begun(self) -> bool:
+        """True once all recipes were written: the sweep file is the last."""
+        return durable.is_plain(self.path / "sweep.toml", follow=False)
+
     def _recipes(self) -> list[Path]:
         return [path for path in (self.path / "trials").glob("*.toml") if not path.name.startswith(".")]
 
     def _changes(self, trials: Sequence[Trial], added: Collection[str]) -> list[str]:
         """Differences of the trials from those that the folder was begun for, in words."""
         known, new, changed = {path.stem for path in self._recipes()}, [], []
-        if not known:
+        if not (known and self._is_begun):
             return []
         for trial in trials:
             if trial.name not in known:

@@ -1,12 +1,14 @@
 """A sweep folder tells the state of its trials by their runs, and whether the sweep is the one it was begun for."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from etude.errors import InputError
+from etude import durable
+from etude.errors import InputError, StorageError
 from etude.recipe.load import with_changes
 from etude.records.store import create_run
 from etude.run import run_recipe
@@ -35,6 +37,21 @@ def test_the_state_of_a_trial_is_that_of_its_run(tmp_path: Path, sweep: Sweep) -
     assert states[short.name].is_finished and states[short.name].steps == 2
     assert not states[long.name].is_finished and states[long.name].steps == 0 and states[long.name].is_settled
     assert set(states) == {short.name, long.name}
+
+
+def test_a_sweep_that_was_broken_off_while_it_began_begins_again(tmp_path: Path, sweep: Sweep) -> None:
+    with durable.faults(durable.FaultPlan()) as plan:
+        (tmp_path / "whole" / "trials").mkdir(parents=True)
+        SweepFolder(tmp_path / "whole").write(sweep)
+    for at in range(len(plan.calls)):
+        folder = SweepFolder(tmp_path / f"broken{at}")
+        (folder.path / "trials").mkdir(parents=True)
+        with durable.faults(durable.FaultPlan(at, errno.ENOSPC)), pytest.raises(StorageError):
+            folder.write(sweep)
+        assert folder.write(sweep) == []
+        assert {path.stem for path in (folder.path / "trials").iterdir()} == {
+            each.name for each in sweep.trials
+        }
 
 
 @pytest.mark.parametrize(

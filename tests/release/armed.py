@@ -1,0 +1,35 @@
+"""What a server of attacked commands imports: a process without charts, whose device is measured once, and a
+disk that can be made to fail.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import etude.report.write
+import etude.session
+import etude.sweep.controller
+import etude.sweep.deliverables
+import etude.sweep.local
+import etude.sweep.measure
+from tests import undrawn  # noqa: F401 - nobody looks at the charts
+from tests.release.disk import FAULTS, Disk
+
+etude.session.measure_matrix_rate = functools.cache(etude.session.measure_matrix_rate)
+etude.sweep.local.CAN_FORK = False  # a starter of trials would load torch for each command
+
+
+def arm(root: str, at: int, fault: str, told: str) -> None:
+    """Have a call to a folder meet a fault, by its number and the name of the fault."""
+    Disk(Path(root), at, FAULTS[fault], Path(told)).__enter__()
+
+
+def note(root: str, file: str) -> None:
+    """Have the calls to a folder written into a file when this process ends."""
+    disk, leave, place = Disk(Path(root)).__enter__(), os._exit, Path(file).absolute()
+
+    def tell(code: int) -> None:
+        place.write_text("".join(f"{call.to_json()}\n" for call in list(disk.calls)))
+        leave(code)
+
+    os._exit = tell
