@@ -1,11 +1,13 @@
 """Contradictions found and false verdicts of `etude verify` on documents that its rules were not written on.
 
-    python benchmarks/verify_documents.py
+    python benchmarks/verify_documents.py              # all sets
+    python benchmarks/verify_documents.py FOLDER...    # with expected.json in each
 
 Counts alone are printed: whoever writes rules shall not learn what these documents say.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -13,16 +15,25 @@ from etude.verify.checking import check_path
 from etude.verify.verdicts import CONTRADICTS
 
 ROOT = Path(__file__).parents[1]
-FROZEN = ROOT / "tests" / "verify" / "documents" / "frozen"
+FROZEN = sorted((ROOT / "tests/verify/documents").glob("frozen*"))
 
 
 def main() -> None:
-    planted: dict[str, list[dict[str, object]]] = json.loads((FROZEN / "expected.json").read_text())
-    count = {"documents": len(planted), "planted": 0, "found": 0, "false": 0, "figures": 0, "examined": 0}
+    folders = [Path(each) for each in sys.argv[1:]] or FROZEN
+    result = {folder.name: count(folder) for folder in folders}
+    print(json.dumps(result, indent=1))
+    if folders == FROZEN:
+        (ROOT / "benchmarks/results/verify_documents.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def count(folder: Path) -> dict[str, int | float]:
+    """Documents, contradictions and figures of a set, those found, and the slowest document."""
+    planted: dict[str, list[dict[str, object]]] = json.loads((folder / "expected.json").read_text())
+    counts = {"documents": len(planted), "planted": 0, "found": 0, "false": 0, "figures": 0, "examined": 0}
     slowest = 0.0
     for name, faults in planted.items():
         begun = time.perf_counter()
-        checked = check_path(FROZEN / name)
+        checked = check_path(folder / name)
         slowest = max(slowest, time.perf_counter() - begun)
         bad = [each for each in checked.findings if each.verdict == CONTRADICTS]
         told, lines = set[int](), checked.document.lines
@@ -38,14 +49,12 @@ def main() -> None:
                 )
             }
             told |= hits
-            count["found"] += bool(hits)
-        count["planted"] += len(faults)
-        count["false"] += len(bad) - len(told)
-        count["figures"] += checked.figures
-        count["examined"] += checked.examined
-    result = {**count, "slowest_seconds": round(slowest, 3)}
-    print(json.dumps(result))
-    (ROOT / "benchmarks/results/verify_documents.json").write_text(json.dumps(result, indent=1) + "\n")
+            counts["found"] += bool(hits)
+        counts["planted"] += len(faults)
+        counts["false"] += len(bad) - len(told)
+        counts["figures"] += checked.figures
+        counts["examined"] += checked.examined
+    return {**counts, "slowest_seconds": round(slowest, 3)}
 
 
 if __name__ == "__main__":
