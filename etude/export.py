@@ -57,9 +57,7 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     checkpoints.require_finite(own_file, read_tensors(own_file))
     _check_kind(kind, run, is_adapter=(checkpoint / ADAPTER_FILE).is_file())
     out = out.absolute()
-    require_outside_runs(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already; give a new folder, or an empty one")
+    require_new(out)
     carried = {path.name: path for path in checkpoint.iterdir() if not path.name.startswith(_OF_THE_RUN)}
     made: dict[str, bytes] = {"README.md": model_card(run, checkpoint.name, kind).encode()}
     tensors: dict[str, torch.Tensor] = {}
@@ -94,6 +92,13 @@ def export(given: str, kind: str, out: Path, *, runs: Path = Path("runs")) -> Pa
     return out
 
 
+def require_new(out: Path) -> None:
+    """Raises: InputError if a folder to be written has files, or lies within a run."""
+    require_outside_runs(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a new folder, or an empty one")
+
+
 def find_folder(given: str, runs: Path) -> Path:
     """The folder with the model that RUN, RUN@best, RUN@last, RUN@step-200 or a path names.
 
@@ -110,7 +115,7 @@ def load_model(folder: Path, *, dtype: torch.dtype, objective: str | None = None
     Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
     """
     if not (folder / ADAPTER_FILE).is_file():
-        model, new = _load(inspect_model(folder, objective), dtype)
+        model, new = _load(inspect_model(folder, objective, for_use=True), dtype)
         if new:
             wrong = f"{folder} lacks {new[0]}, a weight of the head"
             raise InputError(f"{wrong}; give a model that has been trained")

@@ -29,10 +29,10 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2600, "cli": 6100, "confine": 550, "control": 2000, "data": 8750, "durable": 1000, "engine": 4600, "evaluate": 1650,
-    "launch": 450, "models": 6250, "notify": 1550,
+    "audit": 2600, "cli": 6150, "confine": 550, "control": 2000, "data": 8750, "durable": 1000, "engine": 4600, "evaluate": 1650,
+    "launch": 450, "models": 6500, "notify": 1550,
     "objectives": 1350, "plan": 3500, "recipe": 2600, "records": 3150,
-    "report": 7100, "scores": 900, "sweep": 6850, "ui": 5150, "verify": 5500, "watch": 5100,
+    "quantize": 600, "report": 7250, "scores": 900, "sweep": 6850, "ui": 5150, "verify": 5500, "watch": 5100,
     "etude": 6250,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()

@@ -25,7 +25,11 @@ _EXAMPLES = {
         "etude evaluate my-run",
         "etude evaluate my-run --on HumanEval.jsonl.gz --k 1,10 --samples 20",
     ],
-    "export": ["etude export my-run exported --to peft", "etude export my-run@last exported --to merged"],
+    "export": [
+        "etude export my-run exported --to peft",
+        "etude export my-run@last exported --to merged",
+        "etude export my-run small --to int4 --max-loss 0.03",
+    ],
     "fork": [
         "etude fork my-run optim.learning_rate=1e-4",
         "etude fork my-run@best optim.weight_decay=0.3 --no-start",

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,6 +58,15 @@ class ExportKind(StrEnum):
     peft = "peft"
     merged = "merged"
     hf = "hf"
+    int8 = "int8"
+    int4 = "int4"
+
+
+class QuantizeMethod(StrEnum):
+    """Ways to round the weights."""
+
+    gptq = "gptq"
+    round = "round"
 
 
 def export_model(
@@ -72,26 +81,65 @@ def export_model(
     ],
     out: Annotated[Path, typer.Argument(parser=parse_output, help="the folder to write", metavar="OUT")],
     kind: Annotated[
-        ExportKind, typer.Option("--to", help="the adapter, base and adapter merged, or a whole model")
+        ExportKind,
+        typer.Option(
+            "--to", help="the adapter, base and adapter merged, a whole model, or one of 8 or 4 bits"
+        ),
     ],
+    method: Annotated[
+        QuantizeMethod | None,
+        typer.Option(help="of rounding: gptq is calibrated (default of int4), round is not (of int8)"),
+    ] = None,
+    group: Annotated[
+        int | None,
+        typer.Option(help="inputs that share a scale; 0 for all (default of int8; of int4: 128, 64 or 32)"),
+    ] = None,
+    calibration: Annotated[
+        int | None, typer.Option(help="training samples to calibrate with (default: 128)")
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(help="share of the validation loss that fewer bits may cost (default: 0.02)"),
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """Write the model of a run for transformers or PEFT, with a model card of the run's figures."""
-    from etude.export import export
+    """Write the model of a run for transformers, PEFT or vLLM, with a model card of the run's figures."""
     from etude.records.store import open_run
     from etude.report.summary import warn_of_best
     from etude.report.wording import size
     from etude.start import split_choice
 
-    folder = export(run, kind.value, out, runs=runs)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    given = {"--method": method, "--group": group, "--calibration": calibration, "--max-loss": max_loss}
+    asked = {option: value for option, value in given.items() if value is not None}
+    measured, beside = _write_export(run, kind.value, out, asked, runs)
+    files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     sizes = [(name, size(count)) for name, count in files.items()]
     name, which = split_choice(run)
     if which == "best" and (warning := warn_of_best(open_run(name, runs))):
         say(warning)
-    rows = [("folder", str(folder)), *sizes, ("load with", "the code under Use in README.md")]
-    print_rows(rows, {"folder": str(folder), "files": files}, as_json)
+    folder = str(out.absolute())
+    rows = [("folder", folder), *sizes, *measured, ("load with", "the code under Use in README.md")]
+    print_rows(rows, {"folder": folder, "files": files, **beside}, as_json)
+
+
+def _write_export(
+    run: str, kind: str, out: Path, asked: dict[str, Any], runs: Path
+) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Write a form of a run; rows and values on what fewer bits cost. asked: options of these, as given."""
+    from etude.export import export
+    from etude.quantize.export import BITS, Settings, export_quantized
+
+    if kind in BITS:
+        names = {"--max-loss": "most_loss"}
+        chosen = {names.get(option, option[2:]): value for option, value in asked.items()}
+        result = export_quantized(run, Settings(bits=BITS[kind], **chosen), out, runs=runs)
+        return list(result.rows()), {"quantized": result.to_dict()}
+    if asked:
+        option = next(iter(asked))
+        raise InputError(f"{option} is for --to int8 and --to int4, not for --to {kind}; leave it out")
+    export(run, kind, out, runs=runs)
+    return [], {}
 
 
 def generate(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from etude.errors import InputError
+from etude.models import compressed
 from etude.models.config_checks import check_sizes
 from etude.models.families.family import Config, Family, Files, Into, Loaded, Pretrained
 from etude.models.families.foreign import FOREIGN, reads_both_ways
@@ -21,12 +22,15 @@ from etude.recipe.kinds import TRAINING_KINDS
 from etude.recipe.model import RopeScaling
 
 
-def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bool = True) -> Pretrained:
+def inspect_model(
+    path: Path, objective: str | None = None, *, needs_weights: bool = True, for_use: bool = False
+) -> Pretrained:
     """Inspect a model without reading its weights; no code that it brings along is run.
 
     objective: the kind of training that it is for; by default that of its config.json. The parameters of an
     encoder or a classifier are counted once its labels are known. needs_weights: false believes config.json,
-    whether there are weights or not, and gives no digest.
+    whether there are weights or not, and gives no digest. for_use: true takes weights that etude quantised,
+    which are not to be trained.
 
     Raises: InputError for a model with code of its own, a pickle, a missing or damaged file.
     """
@@ -37,7 +41,9 @@ def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bo
     if (path / CONFIG_FILE).exists():
         wrong = f"holds a model and, by its {CONFIG_FILE}, an adapter, of which tools load one or both"
         raise InputError(f"{path} {wrong}; put each into a folder of its own")
-    if values.get("quantization_config"):
+    if (quantized := values.pop(compressed.CONFIG, None)) and for_use:
+        compressed.read_scheme(path, quantized)
+    elif quantized:
         raise InputError(f"{path} holds quantised weights; give the model they were made of")
     shapes = tensor_shapes(path) if needs_weights or has_weights(path) else {}
     check_sizes(path, values, len(shapes) or None)
@@ -45,6 +51,10 @@ def inspect_model(path: Path, objective: str | None = None, *, needs_weights: bo
     files = Files(path=path, values=values, shapes=shapes, objective=chosen)
     names = _label_names(files) if files.has_labels else ()
     family, config, reason = _choose_family(files)
+    if quantized and family is FOREIGN:
+        raise InputError(
+            f"{path} holds quantised weights of a model that {reason}; load it with transformers"
+        )
     if needs_weights:
         family.check(files, config)
     known = digest(path) if needs_weights else ""

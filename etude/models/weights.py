@@ -14,6 +14,7 @@ from torch import nn
 
 from etude import durable
 from etude.errors import InputError
+from etude.models import compressed
 from etude.models.config_checks import refuse_conflicts
 from etude.records import shape
 
@@ -72,6 +73,11 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file, tensors, name in stored(path):
         part = tensors.get_slice(name)
+        if compressed.is_part(name, tensors):
+            continue
+        if name.endswith(".weight_packed"):
+            shapes[name.removesuffix("_packed")] = compressed.read_shape(file, tensors, name)
+            continue
         if name in shapes:
             raise InputError(f"{path} has {name[:80]} in two of its files; copy the model again")
         is_weight = name.endswith((".weight", ".bias")) and not REMADE.search(name)
@@ -95,9 +101,15 @@ def stored_dtypes(path: Path) -> tuple[dict[str, torch.dtype], torch.dtype]:
 
 
 def read_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of a model's files by name. Raises: InputError if a file is missing or damaged."""
-    for _, tensors, name in stored(path):
-        yield name, tensors.get_tensor(name)
+    """Every tensor of a model's files by name, quantised weights as numbers.
+
+    Raises: InputError if a file is missing or damaged.
+    """
+    for file, tensors, name in stored(path):
+        if name.endswith(".weight_packed"):
+            yield name.removesuffix("_packed"), compressed.read_weight(file, tensors, name)
+        elif not compressed.is_part(name, tensors):
+            yield name, tensors.get_tensor(name)
 
 
 def read_weight(path: Path, names: Collection[str]) -> torch.Tensor | None:

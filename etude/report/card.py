@@ -17,7 +17,8 @@ from etude.records.window import mean_loss
 from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
-from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model
+from etude.report.program import ONLY_ETUDE, QUANTIZED, ask_model, load_adapter, load_model
+from etude.report.quantized import Quantized
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.summary import Summary, status_word, summarize_history
 from etude.report.told import take_marks
@@ -43,17 +44,23 @@ _SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule."
 _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
 
 
-def model_card(run: Run, checkpoint: str, kind: str) -> str:
+def model_card(run: Run, checkpoint: str, kind: str, quantized: Quantized | None = None) -> str:
     """The card of `checkpoint` (`step-000200`), exported as peft, merged or hf; equal records, equal cards.
+
+    quantized: the result, if the weights were quantised.
 
     Raises: InputError if the run folder is damaged.
     """
-    return make_card(read_history(run), checkpoint, kind)
+    return make_card(read_history(run), checkpoint, kind, quantized)
 
 
-def make_card(history: History, checkpoint: str, kind: str) -> str:
+def make_card(history: History, checkpoint: str, kind: str, quantized: Quantized | None = None) -> str:
     """The card that follows from a history."""
-    return take_marks(render("card.md.jinja", _sections(history, checkpoint, kind)))[0]
+    sections = {**_sections(history, checkpoint, kind), "quantized": quantized and quantized.section()}
+    if quantized is not None:
+        sections["what"] += f" Quantised: {prose(quantized.title)}."
+        sections["code"] = f"{QUANTIZED}\n{sections['code']}"
+    return take_marks(render("card.md.jinja", sections))[0]
 
 
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:

@@ -15,6 +15,10 @@ ONLY_ETUDE = [
     "# etude train RECIPE --from FOLDER begins with its weights.",
 ]
 
+QUANTIZED = (
+    "# pip install compressed-tensors: transformers makes numbers of the codes with it; vLLM brings it"
+)
+
 
 def load_model(auto: str) -> list[str]:
     """Lines that load a whole model."""

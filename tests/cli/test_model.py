@@ -48,7 +48,10 @@ def test_a_prompt_of_a_dash_is_what_stdin_has(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("export", "r", "out", "--to", "gguf"), "'gguf' is not one of 'peft', 'merged', 'hf'"),
+        (
+            ("export", "r", "out", "--to", "gguf"),
+            "'gguf' is not one of 'peft', 'merged', 'hf', 'int8', 'int4'",
+        ),
         (("ensemble", "r", "s", "--by", "x"), "'x' is not one of 'mean', 'vote', 'consensus'"),
     ],
 )
@@ -56,3 +59,34 @@ def test_a_way_is_one_of_those_that_the_help_names(words: tuple[str, ...], says:
     outcome = etude(*words)
     assert outcome.code == 2 and says in outcome.err
     assert all(way.strip("'") in etude(words[0], "--help").out for way in says.split(" of ")[1].split(", "))
+
+
+def test_options_of_fewer_bits_belong_to_them(etude: Etude, tmp_path: Path) -> None:
+    for option, value in (("--group", "32"), ("--max-loss", "0.1"), ("--method", "gptq")):
+        outcome = etude("export", "run", tmp_path / "out", "--to", "hf", option, value)
+        assert outcome.code == 2 and f"{option} is for --to int8 and --to int4" in outcome.err
+    assert etude("export", "run", tmp_path / "out", "--to", "int3").code == 2
+
+
+def test_a_quantised_export_tells_what_it_costs_and_is_generated_with(
+    write_recipe: Write, tmp_path: Path, etude: Etude
+) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    assert etude("train", write_recipe({"train.steps": 2}), "--runs", runs).code == 0
+    words = (
+        "export",
+        "tiny",
+        out,
+        "--to",
+        "int4",
+        "--max-loss",
+        0.5,
+        "--group",
+        32,
+        "--runs",
+        runs,
+        "--json",
+    )
+    told = json.loads(etude(*words).out)
+    assert told["quantized"]["bits"] == 4 and told["quantized"]["figures"]["loss"]["difference"]
+    assert etude("generate", out, "--prompt", "def ", "--max-tokens", 3, "--json").code == 0
