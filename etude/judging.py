@@ -1,25 +1,21 @@
 """Runs and models of folders, judged by the code they write: `etude evaluate RUN --on FILE --k 1,10`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from etude.engine.device import choose_device
 from etude.engine.precision import choose_precision, has_native_bf16
 from etude.errors import InputError
-from etude.evaluate.answers import encode_prompts
 from etude.evaluate.execute import Exercise, check_solutions, judge, read_exercises
-from etude.evaluate.generate import context_of, generate
 from etude.evaluate.sandbox import Limits, Sandbox
+from etude.evaluate.solve import write_programs
 from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
 from etude.models.families.table import family_of
 from etude.models.parts import head_modules
 from etude.records.store import Run
 from etude.report.judged import Executed, ExecutedSystem, Sampled
-
-_ROWS_AT_ONCE = 16
 
 
 def judge_models(
@@ -50,29 +46,5 @@ def _write(name: str, exercises: Sequence[Exercise], sampled: Sampled, runs: Pat
     system = run.recipe.data.system if (run.path / "run.json").is_file() else None
     chat = open_chat(folder, system=system)
     ends = find_end_ids(folder, chat, is_chat=sampled.instruction)
-    texts = [exercise.asked if sampled.instruction else exercise.prompt for exercise in exercises]
-    prompts = encode_prompts(texts, chat.tokenizer, chat if sampled.instruction else None)
-    longest = max(map(len, prompts))
-    if longest >= context_of(model):
-        at = exercises[[len(each) for each in prompts].index(longest)].name
-        raise InputError(f"{at} has {longest:,} tokens, and {name} reads {context_of(model):,}; leave it out")
-    settings: dict[str, Any] = {
-        "max_tokens": sampled.max_tokens, "temperature": sampled.temperature, "top_p": sampled.top_p,
-        "top_k": None, "end_ids": ends, "vocab_size": chat.tokenizer.vocab_size,
-    }  # fmt: skip
-    written: list[list[str]] = []
     with precision.autocast():
-        for number, (exercise, prompt) in enumerate(zip(exercises, prompts)):
-            texts = []
-            for part in _parts(sampled.samples):
-                seed = sampled.seed + number * sampled.samples + len(texts)
-                continued = generate(model, [prompt] * part, seed=seed, **settings)
-                texts += [chat.tokenizer.decode(each.ids) for each in continued]
-            written.append([exercise.sample(text, is_answer=sampled.instruction) for text in texts])
-    return written
-
-
-def _parts(count: int) -> Iterator[int]:
-    while count > 0:
-        yield min(count, _ROWS_AT_ONCE)
-        count -= _ROWS_AT_ONCE
+        return write_programs(model, chat.tokenizer, chat, exercises, sampled, end_ids=ends)

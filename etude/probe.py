@@ -36,8 +36,10 @@ from etude.engine.out_of_memory import is_out_of_memory, release, room_for
 from etude.engine.world import World, measure_matrix_rate, synchronize
 from etude.evaluate.answers import answer, continue_prompts
 from etude.evaluate.exam import Exam
+from etude.evaluate.solve import write_programs
 from etude.memory import limited_memory
 from etude.objectives.choose import join_kinds
+from etude.objectives.executing import sampled_by
 from etude.objectives.task import Task
 from etude.objectives.writing import is_answered
 from etude.own import Own
@@ -50,11 +52,11 @@ from etude.plan.forecast import (
     assume_costs,
     checkpoint_bytes,
     costs_at,
-    evaluation_work,
     reading_seconds,
     spread_of,
 )
 from etude.plan.length import probe_micro_batch_size
+from etude.plan.work import evaluation_work
 from etude.processes import python_command, python_environment
 from etude.recipe.load import recipe_from
 from etude.recipe.schema import Recipe
@@ -303,11 +305,22 @@ def _measure_evaluation(plan: Plan, state: TrainState, size: int) -> Iterator[di
             seconds = _time(lambda: answer(state.model, task.corpus, recipe, 0))
         elif writes and recipe.evaluate.prompts:
             seconds = _time(lambda: continue_prompts(state.model, task.corpus, recipe, 0))
+        elif task.exercises:
+            seconds = _time(lambda: _write_program(state, task))
         else:
             return
     costs = replace(assume_costs(plan, 0.0, 0), sample_seconds=sample)
     reading = reading_seconds(replace(evaluation_work(plan), samples=0), costs)
     yield {"token_seconds": max(seconds - reading, seconds / 2) / _FEW_TOKENS}
+
+
+def _write_program(state: TrainState, task: Task) -> None:
+    execute, corpus = task.recipe.evaluate.execute, task.corpus
+    assert execute is not None
+    sampled = sampled_by(execute, seed=0, instruction=bool(len(corpus.examples)))
+    few = replace(sampled, ks=(1,), samples=1, temperature=0.0, max_tokens=_FEW_TOKENS)
+    exercises = task.exercises[:1]
+    write_programs(state.model, corpus.tokenizer, corpus.chat, exercises, few, end_ids=corpus.end_ids)
 
 
 def _measure_writing(size: int) -> float:

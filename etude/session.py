@@ -37,6 +37,7 @@ from etude.joining import answer_signal, find_mixed, join_ranks
 from etude.notify.channel import open_channels
 from etude.objectives.choose import join_kinds
 from etude.objectives.examiner import Examiner
+from etude.objectives.executing import require_sandbox
 from etude.objectives.kind import Kind
 from etude.plan import Plan, make_plan
 from etude.plan.forecast import Pace, checkpoint_bytes
@@ -329,7 +330,8 @@ def _session_end(recipe: Recipe, world: World) -> SessionEnd | None:
 
 
 def _require_surroundings(recipe: Recipe, options: Options) -> None:
-    """Raises: InputError if a tracker, the place of the mirror or a channel cannot be used."""
+    """Raises: InputError if a tracker, the mirror's place, a channel or the sandbox cannot be used."""
+    require_sandbox(recipe)
     require_trackers(recipe)
     require_place(recipe, options.runs)
     if read_place().rank == 0:

@@ -12,6 +12,7 @@ from etude.data.loader import iterate_once
 from etude.data.samples.sample import Samples
 from etude.engine.precision import Precision
 from etude.engine.world import World
+from etude.evaluate.execute import Exercise
 from etude.models.families.table import family_of
 from etude.recipe.metric import ChosenMetric
 from etude.recipe.schema import Recipe
@@ -25,6 +26,7 @@ class Exam:
     task         its name, if a run has several
     is_fresh     whether the first weights of the model were drawn by chance
     writes_text  whether the model can continue a text
+    exercises    that it is to solve by programs
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class Exam:
     task: str = ""
     is_fresh: bool = False
     writes_text: bool = True
+    exercises: tuple[Exercise, ...] = ()
 
     def held_out(self) -> dict[str, Samples]:
         """The validation and the test set, as far as there are any."""

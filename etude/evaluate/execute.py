@@ -5,9 +5,11 @@ A row is of HumanEval's shape (`prompt`, `test`, `entry_point`), of MBPP's (`tex
 """
 
 import ast
+import hashlib
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from etude.data.rows import Row
 from etude.data.sources import read_all_rows
 from etude.errors import InputError
 from etude.evaluate.sandbox import Problem, Sandbox, Verdict
+from etude.interruption import with_points
 
 # Where the function that a prompt has begun is over, or a program. Source: arXiv:2107.03374, section 2.1.
 _ENDS_OF_FUNCTION = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\n```")
@@ -81,18 +84,31 @@ def read_exercises(path: Path) -> list[Exercise]:
     return found
 
 
+def choose_exercises(path: Path, most: int) -> list[Exercise]:
+    """So many problems of a file at most, evenly spaced. Raises: InputError as `read_exercises`."""
+    every = read_exercises(path)
+    count = min(most, len(every))
+    return [every[number * len(every) // count] for number in range(count)]
+
+
+def digest(exercises: Sequence[Exercise]) -> str:
+    """A hash of problems and their tests, whatever file they come from."""
+    told = json.dumps([{**asdict(each), "name": ""} for each in exercises], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def judge(sandbox: Sandbox, exercises: Sequence[Exercise], samples: Sequence[Sequence[str]]) -> list[Judged]:
     """Run the samples of each exercise; one that a limit ended by waiting, memory or its own end runs again.
 
     The second verdict counts, and `unsteady` counts samples whose verdicts differ.
     """
     flat = [(each, exercise.problem) for exercise, some in zip(exercises, samples) for each in some]
-    verdicts = list(sandbox.run(flat))
+    verdicts = list(with_points(sandbox.run(flat)))
     again = [
         place for place, verdict in enumerate(verdicts) if verdict.may_differ and verdict.outcome != "cpu"
     ]
     differ = set()
-    for place, verdict in zip(again, sandbox.run([flat[place] for place in again])):
+    for place, verdict in zip(again, with_points(sandbox.run([flat[place] for place in again]))):
         if verdict.outcome != verdicts[place].outcome:
             differ.add(place)
         verdicts[place] = verdict

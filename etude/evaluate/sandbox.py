@@ -79,6 +79,19 @@ class Limits:
     memory_bytes: int = 512 << 20
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_tier() -> Tier:
+    """The strongest confinement of this kernel. Raises: InputError if it has none for foreign code."""
+    tier = strongest()
+    if not tier.confines:
+        raise _unconfined(tier)
+    return tier
+
+
 class Sandbox:
     """Bare processes for samples, as many as cores, each begun when it is first needed.
 
@@ -92,12 +105,9 @@ class Sandbox:
         """tier: instead of the strongest. is_unsafe: run without one. Raises: InputError without a tier."""
         self.tier = strongest() if tier is None else tier
         if not self.tier.confines and not is_unsafe:
-            raise InputError(
-                f"this kernel cannot confine foreign code (it has {self.tier}, not Landlock and seccomp), so "
-                "no sample is run; use Linux 5.13 or newer, or --unsafe-exec on a machine that you can lose"
-            )
+            raise _unconfined(self.tier)
         self._limits = limits
-        self._count = processes or len(os.sched_getaffinity(0))
+        self._count = processes or cores()
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="sandbox")
@@ -207,6 +217,13 @@ class _Process:
                 raise OSError("no answer")
             data += part
         return data
+
+
+def _unconfined(tier: Tier) -> InputError:
+    return InputError(
+        f"this kernel cannot confine foreign code (it has {tier}, not Landlock and seccomp), so "
+        "no sample is run; use Linux 5.13 or newer, or --unsafe-exec on a machine that you can lose"
+    )
 
 
 def _verdict(answer: dict[str, Any], nonce: str, limits: Limits) -> Verdict:

@@ -13,6 +13,7 @@ from etude.engine.batch import DeviceBatch
 from etude.engine.cross_entropy import linear_cross_entropy, target_losses
 from etude.evaluate.exam import Exam
 from etude.models.foreign import scored_logits
+from etude.objectives.executing import measure_programs, names_of_programs
 from etude.objectives.kind import Kind, Measured, count_targets
 from etude.objectives.positions import ByPosition, is_long
 from etude.objectives.writing import measure_texts, names_of_texts
@@ -50,9 +51,12 @@ class Causal(Kind):
 
     def figures(self, recipe: Recipe, corpus: Corpus) -> set[str]:
         of_bytes = {"bits_per_byte"} if corpus.token_bytes is not None else set()
-        return {"perplexity"} | of_bytes | names_of_texts(recipe, corpus)
+        return {"perplexity"} | of_bytes | names_of_texts(recipe, corpus) | names_of_programs(recipe)
 
     def measure(self, exam: Exam) -> Measured:
+        return measure_programs(exam, self._measure(exam))
+
+    def _measure(self, exam: Exam) -> Measured:
         if not is_long(exam.recipe.train.seq_len):
             return measure_texts(exam, self.score(exam))
         by_position = ByPosition(self.losses, exam.recipe.train.seq_len)

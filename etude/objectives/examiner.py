@@ -80,7 +80,8 @@ class Examiner:
             asked=asked,
         )
         texts = [text for mine in measured.values() for text in mine.texts]
-        return [*found, evaluation, *texts]
+        executed = filter(None, (mine.executed for mine in measured.values()))
+        return [*found, evaluation, *texts, *executed]
 
     def forget(self) -> None:
         """Report findings again that were reported before, as an attempt does."""
@@ -118,6 +119,7 @@ class Examiner:
             step=self.state.step,
             is_fresh=self.is_fresh,
             writes_text=self.own.model is None,
+            exercises=task.exercises,
         )
 
     def _join(self, scores: Mapping[str, Score]) -> Score:

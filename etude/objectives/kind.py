@@ -37,6 +37,7 @@ class Measured:
     findings        what is to be known of the figures, recorded once in an attempt
     standard_error  of a figure by name, from the choice of rows; NaN where none is known
     predicted       predictions of the rows, which a measure that `measure_of` gives can score and compare
+    executed        programs that were run, to record
     measure_of      a measure of the predictions by (figures, metric); None where nothing is predicted
     """
 
@@ -47,6 +48,7 @@ class Measured:
     standard_error: Callable[[str], float] = lambda _: math.nan
     predicted: Any = None
     measure_of: Callable[[Sequence[str], str], Measure[Any]] | None = None
+    executed: events.Execution | None = None
 
     def with_intervals(self) -> dict[str, list[float]]:
         """Figures of all rows as [value, low, high] at 95 %, where each batch is a row."""
@@ -147,6 +149,7 @@ def _on_test(exam: Exam) -> Exam:
     return replace(
         exam, corpus=replace(corpus, validation=corpus.test, examples_of=examples), micro_batch_size=1,
         recipe=exam.recipe.model_copy(update={"evaluate": settings}), world=World(exam.world.device),
+        exercises=(),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from etude.data.corpus import Corpus
+from etude.evaluate.execute import Exercise
 from etude.objectives.kind import Kind
 from etude.recipe.schema import Recipe
 
@@ -12,12 +13,16 @@ _OF_ONE_TASK = {"perplexity", "bits_per_byte"}
 
 @dataclass(frozen=True)
 class Task:
-    """A task with the recipe as it alone would have it. The only task of a run has no name."""
+    """A task with the recipe as it alone would have it. The only task of a run has no name.
+
+    exercises  that its model is to solve by programs at evaluations
+    """
 
     name: str
     recipe: Recipe
     corpus: Corpus
     kind: Kind
+    exercises: tuple[Exercise, ...] = ()
 
     def named(self, figure: str) -> str:
         """The name that a figure of this task has in the run."""

@@ -12,6 +12,7 @@ from etude.data.samples.sample import Samples
 from etude.engine.device import choose_device
 from etude.engine.precision import choose_precision
 from etude.errors import RecipeError, collect
+from etude.evaluate.execute import digest
 from etude.models.cost import Cost
 from etude.models.families.family import Config, Pretrained
 from etude.objectives.task import Task
@@ -22,6 +23,7 @@ from etude.plan.data import (
     prepare_tasks,
     require_figures,
     require_short_prompts,
+    with_exercises,
 )
 from etude.plan.length import choose_length
 from etude.plan.model import (
@@ -97,7 +99,9 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the data of all tasks."""
+        """The fingerprint of the data of all tasks, and of problems that programs are to solve."""
+        if problems := self.tasks[0].exercises:
+            return hashlib.sha256(f"{self.corpus.fingerprint}{digest(problems)}".encode()).hexdigest()
         if len(self.tasks) == 1:
             return self.corpus.fingerprint
         return hashlib.sha256(
@@ -159,6 +163,8 @@ def make_plan(
         model = choose_model(recipe, base, sizes, own)
     with collect(problems):
         require_short_prompts(recipe, tasks[0].corpus, context_of(model, base))
+    with collect(problems):
+        tasks = with_exercises(recipe, tasks, context_of(model, base))
     with collect(problems):
         require_figures(recipe, tasks, own)
     if problems:

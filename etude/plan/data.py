@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from etude.data.corpus import Corpus, lay_out
 from etude.data.labels import Labels, lay_over
@@ -10,6 +11,8 @@ from etude.data.prepared import prepare
 from etude.data.samples.sample import Samples
 from etude.errors import InputError, RecipeError
 from etude.evaluate.answers import encode_prompts
+from etude.evaluate.execute import choose_exercises
+from etude.evaluate.solve import encode_exercises, require_room
 from etude.models.families.family import Pretrained
 from etude.models.hf_config import default_names
 from etude.objectives.choose import choose_kind
@@ -79,6 +82,21 @@ def require_figures(recipe: Recipe, tasks: Sequence[Task], own: Own) -> None:
         problems.append(f'evaluate.metric is "{wanted}"; this run knows {", ".join(sorted(known))}{hint}')
     if problems:
         raise RecipeError(problems)
+
+
+def with_exercises(recipe: Recipe, tasks: Sequence[Task], context: int | None) -> tuple[Task, ...]:
+    """The tasks with the problems of `evaluate.execute`, which leave room in a context of so many tokens.
+
+    Raises: InputError if there are none, or one has no room.
+    """
+    execute = recipe.evaluate.execute
+    if execute is None:
+        return tuple(tasks)
+    exercises, corpus = choose_exercises(Path(execute.path), execute.problems), tasks[0].corpus
+    if context is not None:
+        chat = corpus.chat if len(corpus.examples) else None
+        require_room(exercises, encode_exercises(exercises, corpus.tokenizer, chat), context)
+    return (replace(tasks[0], exercises=tuple(exercises)),)
 
 
 def _with_answers(task: Task) -> Task:

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from etude.objectives.choose import join_kinds
-from etude.objectives.task import Task
 from etude.plan import Plan
-from etude.recipe.schema import Evaluate
+from etude.plan.work import Work, evaluation_work, final_work, has_baselines
 from etude.records import events
 
 # The share of the measured rate of matrix products that a step reaches, and how far that is out.
 USUAL_SHARE, ARITHMETIC_INTERVAL = 0.4, (0.5, 2.5)
 _DEFAULT_MINUTES = 10.0
-_ROWS_AT_ONCE = 16  # answers that are written together
 # Bytes of records, as the runs of tests have them: of a step, of an evaluation and of a text.
 _STEP_BYTES, _EVALUATION_BYTES, _TEXT_BYTES = 320, 500, 700
 # The baselines of the final scores and their intervals take seconds, and then longer with more rows.
@@ -74,18 +72,6 @@ class Costs:
     start_seconds: float = _START_SECONDS
     ready_seconds: float = _READY_SECONDS
     interval: tuple[float, float] = (1 - _DRIFT, 1 + _DRIFT)
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of evaluations: samples that are scored, texts, and tokens of those written together."""
-
-    samples: int = 0
-    tokens: int = 0
-    texts: int = 0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.samples + other.samples, self.tokens + other.tokens, self.texts + other.texts)
 
 
 def forecast(plan: Plan, costs: Costs, step: int = 0) -> events.Forecast:
@@ -171,16 +157,6 @@ def count_evaluations(plan: Plan) -> int:
     """The evaluations before and during training."""
     is_before = plan.pretrained is not None or join_kinds(plan.tasks).is_worth_scoring_untrained
     return _later_evaluations(plan) + (is_before and plan.is_validated)
-
-
-def evaluation_work(plan: Plan) -> Work:
-    """The work of one evaluation of all tasks."""
-    return sum((_evaluation_work(task, plan.recipe.evaluate) for task in plan.tasks), Work())
-
-
-def final_work(plan: Plan) -> Work:
-    """The work of the scores before and after training, of kinds that have such."""
-    return sum((_final_work(task, plan.pretrained is not None) for task in plan.tasks), Work())
 
 
 def reading_seconds(work: Work, costs: Costs) -> float:
@@ -349,43 +325,10 @@ def _seconds(work: Work, costs: Costs) -> float:
 def _baseline_seconds(plan: Plan) -> float:
     """Seconds for baselines, and for the intervals of scores, of the tasks that have such."""
     compared = [
-        task.corpus for task in plan.tasks if _has_baselines(task) and task.kind.is_compared(task.corpus)
+        task.corpus for task in plan.tasks if has_baselines(task) and task.kind.is_compared(task.corpus)
     ]
     rows = sum(len(split) for each in compared for split in (each.train, each.validation, each.test) if split)
     return len(compared) * _BASELINE_SECONDS + rows * _ROW_SECONDS
-
-
-def _evaluation_work(task: Task, recipe: Evaluate) -> Work:
-    """The loss of validation samples; for kinds that write, answers to some and continuations of prompts."""
-    split = task.corpus.validation
-    samples = min(len(split), recipe.max_samples or len(split)) if split else 0
-    work = _evaluation_of(task, samples, len(task.corpus.examples), recipe)
-    if not (task.recipe.kind.writes_text and recipe.prompts):
-        return work
-    return work + Work(0, recipe.sample_tokens, len(recipe.prompts))
-
-
-def _evaluation_of(task: Task, samples: int, examples: int, recipe: Evaluate) -> Work:
-    answers = min(recipe.answers, examples) if task.recipe.kind.writes_text else 0
-    return Work(samples, -(-answers // _ROWS_AT_ONCE) * recipe.answer_tokens, answers)
-
-
-def _has_baselines(task: Task) -> bool:
-    return task.recipe.kind.has_labels or task.recipe.kind.joins_texts
-
-
-def _final_work(task: Task, is_pretrained: bool) -> Work:
-    held_out = sum(len(split) for split in (task.corpus.validation, task.corpus.test) if split)
-    if not task.kind.is_compared(task.corpus):
-        return Work()
-    if not _has_baselines(task):  # the test set, like an evaluation
-        on_test = task.corpus.examples_of.get("test", ())
-        return _evaluation_of(task, len(task.corpus.test or ()), len(on_test), task.recipe.evaluate)
-    if not task.recipe.kind.writes_text:
-        return Work(2 * held_out)
-    times = 1 + is_pretrained
-    tokens = -(-held_out // _ROWS_AT_ONCE) * task.recipe.evaluate.answer_tokens
-    return Work(held_out, times * tokens, times * held_out)
 
 
 def _saves_seconds(plan: Plan, costs: Costs, made: int) -> float:

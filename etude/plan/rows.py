@@ -55,12 +55,24 @@ def _main_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     metric = "validation loss" if recipe.evaluate.metric == "loss" else recipe.evaluate.metric
     best = f"by {metric}, {way} is better"
     yield "best", best if plan.is_validated else "not known without validation data; the last is kept"
+    if exercises := plan.tasks[0].exercises:
+        yield "programs", _describe_programs(plan, len(exercises))
     micro_batch = plan.micro_batch_size
     size = f"micro-batches of {micro_batch:,}" if micro_batch else "micro-batches as large as fit"
     parallel = plan.parallel
     way = f"{plural(recipe.train.devices, 'rank')} ({parallel.kind}: {parallel.why})"
     ranks = f", {way}" if recipe.train.devices > 1 else ""
     yield "device", f"{plan.device.type}, {plan.precision}{ranks}, {size}"
+
+
+def _describe_programs(plan: Plan, count: int) -> str:
+    execute = plan.recipe.evaluate.execute
+    assert execute is not None
+    each = plural(execute.samples, "sample")
+    room = plural(execute.max_tokens, "token")
+    return (
+        f"at each evaluation {each} for each of {plural(count, 'problem')}, of up to {room}, run in a sandbox"
+    )
 
 
 def _describe_model(plan: Plan) -> str:

@@ -79,6 +79,8 @@ def absolute(recipe: Recipe, folder: Path) -> Recipe:
         source["path"] = resolve(source.get("path"))
     if benchmarks := data.get("leakage", {}).get("benchmarks"):
         data["leakage"]["benchmarks"] = [resolve(path) for path in benchmarks]
+    if execute := (values.get("evaluate") or {}).get("execute"):
+        execute["path"] = resolve(execute["path"])
     if "from" in tokenizer:
         tokenizer["from"] = resolve(tokenizer["from"])
     life = values.get("run", {})

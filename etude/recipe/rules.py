@@ -24,7 +24,7 @@ def find_conflicts(recipe: Recipe) -> list[tuple[str, str]]:
     """Every conflict as (dotted key to blame, what is wrong and what to do)."""
     rules = (
         _sources, _paths, _gate, _tasks, _tokenizer, find_model_conflicts, _length, _batch, _schedule,
-        _device, _evaluate, _checkpoint, _watch, _criteria, _life,
+        _device, _evaluate, _execute, _checkpoint, _watch, _criteria, _life,
         lambda each: find_channel_conflicts(each.notify),
     )  # fmt: skip
     return [conflict for rule in rules for conflict in rule(recipe)]
@@ -51,6 +51,8 @@ def _paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
         named |= {f"{place}.path": source.path, f"{place}.glob": source.glob}
     named |= {f"data.leakage.benchmarks.{index}": path for index, path in enumerate(data.leakage.benchmarks)}
     named["run.mirror"] = recipe.run.mirror
+    if recipe.evaluate.execute is not None:
+        named["evaluate.execute.path"] = recipe.evaluate.execute.path
     for key, path in named.items():
         try:
             check_name("." if path is None else path.strip())
@@ -258,11 +260,37 @@ def _evaluate(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 "evaluate.patience",
                 'needs a validation set, but data.validation is "none"; leave one of them out',
             )
+        if evaluate.execute is not None:
+            yield (
+                "evaluate.execute",
+                'is measured at evaluations, and data.validation is "none"; leave one out',
+            )
         if evaluate.metric != "loss":
             yield (
                 "evaluate.metric",
                 'needs a validation set, but data.validation is "none"; only loss is known then',
             )
+
+
+def _execute(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    execute = recipe.evaluate.execute
+    if execute is None:
+        return
+    if recipe.tasks or not recipe.kind.chats:
+        yield (
+            "evaluate.execute",
+            'needs a model that goes on with text, of train.objective = "causal"; leave it out',
+        )
+    if max(execute.k) > execute.samples:
+        yield (
+            "evaluate.execute.k",
+            f"has {max(execute.k)}, above the {execute.samples} samples of a problem; raise samples",
+        )
+    if execute.samples > 1 and execute.temperature == 0:
+        yield (
+            "evaluate.execute.temperature",
+            "is 0, by which all samples of a problem are the same; leave it out, or samples = 1",
+        )
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[tuple[str, str]]:

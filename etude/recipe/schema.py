@@ -135,6 +135,28 @@ class Schedule(Section):
     decay_ratio: Annotated[float, Field(gt=0, le=1)] = key(0.2, "wsd: share of the steps that decay")
 
 
+class Execute(Section):
+    """Problems that the model solves by programs at each evaluation, run against their tests."""
+
+    path: str = key(..., "rows as of HumanEval or MBPP, or with prompt, tests", example="problems.jsonl")
+    problems: Annotated[int, Field(gt=0, le=10_000)] = key(50, "of the file at most, evenly spaced")
+    k: Annotated[list[Annotated[int, Field(gt=0, le=1000)]], Field(min_length=1, max_length=8)] = key(
+        [1], "of pass@k: the chance that one of k samples passes"
+    )
+    samples: Annotated[int, Field(gt=0, le=1000)] = key(1, "programs for each problem", example=20)
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = key(
+        None, "of samples (default 0.8; 0, the likeliest tokens, for a single one)", example=0.8
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] = key(0.95, "draw among the likeliest of this mass")
+    max_tokens: Annotated[int, Field(gt=0, le=100_000)] = key(512, "tokens of each program")
+    cpu_seconds: Annotated[int, Field(gt=0, le=3600)] = key(10, "that a program may compute")
+
+    @property
+    def warmth(self) -> float:
+        """The temperature that samples are drawn at."""
+        return self.temperature if self.temperature is not None else 0.8 if self.samples > 1 else 0.0
+
+
 class Evaluate(Section):
     """The times, samples and metric of evaluation."""
 
@@ -155,6 +177,7 @@ class Evaluate(Section):
         example=16,
     )
     answer_tokens: Positive = key(256, "tokens of each answer at most")
+    execute: Execute | None = key(None, "measure pass@k of the programs that the model writes")
     sample_tokens: Positive = key(64, "tokens of each continuation")
     temperature: Annotated[float, Field(ge=0)] = key(0.8, "0 takes the likeliest token")
     top_k: Positive | None = key(None, "draw among this many tokens", example=50)

@@ -11,6 +11,9 @@ from inspect import signature
 from typing import Annotated, Any, NamedTuple
 
 from etude.records.environment import ENVIRONMENT
+from etude.records.execution import Execution as Execution
+from etude.records.people import Note as Note
+from etude.records.people import Rating as Rating
 from etude.records.shape import Object, at_least, checker, fit
 
 LONGEST_SECONDS = 1e12
@@ -251,31 +254,6 @@ class DataUsed:
 
 
 @dataclass(frozen=True)
-class Note:
-    """Words of a person, under a heading of the report."""
-
-    section: str
-    text: str
-    author: str | None = None
-
-
-@dataclass(frozen=True)
-class Rating:
-    """The opinion of a person on a generation, which `step`, `prompt` and `text` name.
-
-    `score` from 1 to 5; or, beside the run `against` and not knowing which is which, 1 if better, 0.5 if as
-    good, 0 if worse.
-    """
-
-    step: int
-    prompt: str
-    text: str
-    rater: str
-    score: float
-    against: str | None = None
-
-
-@dataclass(frozen=True)
 class Forecast:
     """The time, memory and disk that a run is expected to take in all, by its first steps; at 0 before them.
 
@@ -294,12 +272,13 @@ class Forecast:
 
 Event = (
     Attempt | Step | Evaluation | Scores | Generation | Resource | Finding | Control | CheckpointSaved
-    | DataUsed | Note | Rating | Forecast | Judgement
+    | DataUsed | Note | Rating | Forecast | Judgement | Execution
 )  # fmt: skip
 TYPES: dict[str, type[Event]] = {
     "attempt": Attempt, "step": Step, "evaluation": Evaluation, "scores": Scores, "generation": Generation,
     "resource": Resource, "finding": Finding, "control": Control, "checkpoint": CheckpointSaved,
     "data": DataUsed, "note": Note, "rating": Rating, "forecast": Forecast, "judgement": Judgement,
+    "execution": Execution,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in TYPES.items()}
 
@@ -390,6 +369,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "generation": lambda event: fit(event.settings, Object(optional={"max_tokens": (int, None)})) is not None,
     "data": _is_summary,
     "finding": _is_drawn,
+    "execution": Execution.is_consistent,
 }
 _FIELDS = {
     name: (

@@ -10,7 +10,7 @@ from etude.records.events import Event
 _OF_ATTEMPTS = events.Finding | events.Control
 _OF_STEPS = (
     events.Step | events.Evaluation | events.Scores | events.Generation | events.Resource
-    | events.CheckpointSaved | events.Judgement
+    | events.CheckpointSaved | events.Judgement | events.Execution
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -174,7 +175,11 @@ class MLflow:
             state = ending.state if (ending := Ending.of(event)) else ""
             self._status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
         step, stamp = getattr(event, "step", 0), round(when * 1000)
-        values = scalars(event, self._window)
+        # MLflow refuses other characters, as in pass@1.
+        values = {
+            re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_")): value
+            for name, value in scalars(event, self._window).items()
+        }
         new = {name: value for name, value in values.items() if step > self._sent.get(name, -1)}
         self._sent.update(dict.fromkeys(new, step))
         if isinstance(event, events.Evaluation) and event.best:

@@ -12,6 +12,7 @@ from etude.records.store import Run
 from etude.report.columns import Row, lay_out, shorten_apart, wrap, wrap_command
 from etude.report.history import History, read_history
 from etude.report.panels import Panel, draw_panels
+from etude.report.programs import compare_programs
 from etude.report.ranking import Ranking, rank
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.side_by_side import Result, set_side_by_side
@@ -69,7 +70,7 @@ class Comparison:
             "validation_compares": ranking.compares_validation,
             "winner": ranking.winner,
             "is_sure": ranking.is_sure,
-            "sentences": ranking.sentences,
+            "sentences": self._sentences(),
             "commands": ranking.commands,
             "status": [summary["status"] for summary in self.summaries],
             "verdict": [summary["verdict"] for summary in self.summaries],
@@ -122,7 +123,7 @@ class Comparison:
         head = f"{runs}, {order}; the baseline is {self.names[self.baseline]}."
         outcomes = self._outcomes(names, width)
         chart = draw_panels([self._panel(name, group) for name, group in zip(names, self.columns)], width)
-        sentences = [line for sentence in self.ranking.sentences for line in wrap(sentence, width)]
+        sentences = [line for sentence in self._sentences() for line in wrap(sentence, width)]
         commands = [line for command in self.ranking.commands for line in wrap_command(command, width)]
         of = f"Training losses are means over the first and the last {plural(self.targets, 'target')}."
         parts = [
@@ -130,6 +131,9 @@ class Comparison:
             [*(wrap(of, width) if self.targets else []), *outcomes], chart,
         ]  # fmt: skip
         return [line for part in parts if part for line in (*part, "")][:-1]
+
+    def _sentences(self) -> list[str]:
+        return [*self.ranking.sentences, *compare_programs(self.histories)]
 
     def _changes_in_words(self) -> dict[str, list[str | None]]:
         """The row of changes while runs were made, if there were any."""

@@ -27,6 +27,7 @@ from etude.report.history import History, read_history
 from etude.report.html import to_html
 from etude.report.interventions import describe_interventions
 from etude.report.markdown import code, fence, prose, quoted, render, table
+from etude.report.programs import describe_programs
 from etude.report.results import before_after, final_scores
 from etude.report.summary import Summary, forecast_and_measured, index_history, summarize_history
 from etude.report.told import Told, take_marks, told, told_of
@@ -125,6 +126,7 @@ def _sections(
     yield "## Before and after", before_after(history, summary)
     yield "## Settings", describe_settings(history, summary)
     yield "## Results", final_scores(history)
+    yield "## Programs", describe_programs(history)
     yield "## Phases", phases(history)
     yield "## Timeline", timeline(history, summary)
     yield "## Charts", (f"![{_CHART_NAMES[name]}]({name})" for name in charts if name in _CHART_NAMES)

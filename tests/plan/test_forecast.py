@@ -17,11 +17,10 @@ from etude.plan.forecast import (
     beside_seconds,
     checkpoint_bytes,
     count_evaluations,
-    evaluation_work,
-    final_work,
     forecast,
     spread_of,
 )
+from etude.plan.work import evaluation_work, final_work
 from etude.recipe.schema import Recipe
 from etude.records.events import CheckpointSaved, Forecast
 from etude.records.store import Run
