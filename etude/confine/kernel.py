@@ -30,7 +30,9 @@ getrandom 318 278; alarm 37 -; setitimer 38 103; getitimer 36 102; exit 60 93; e
 restart_syscall 219 128; getcpu 309 168; arch_prctl 158 -; ioctl 16 29; fcntl 72 25; prctl 157 167;
 clone 56 220; clone3 435 435; tgkill 234 131; kill 62 129; execve 59 221; unshare 272 97; mount 165 40;
 setns 308 268; pidfd_getfd 438 438; ptrace 101 117; keyctl 250 219; bpf 321 280; seccomp 317 277;
-capset 126 91; landlock_create_ruleset 444 444; landlock_add_rule 445 445; landlock_restrict_self 446 446
+capset 126 91; landlock_create_ruleset 444 444; landlock_add_rule 445 445; landlock_restrict_self 446 446;
+fsync 74 82; fdatasync 75 83; ftruncate 77 46; fallocate 285 47; rename 82 -; renameat 264 38;
+renameat2 316 276; unlink 87 -; unlinkat 263 35; mkdir 83 -; mkdirat 258 34; rmdir 84 -
 """
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CAPABILITY_VERSION = 0x20080522

@@ -59,7 +59,7 @@ class Tier:
 class Room:
     """The limits of a confined process.
 
-    cpu_seconds   of all its threads; then the kernel kills it
+    cpu_seconds   of all its threads; then the kernel kills it; None where another ends it
     memory_bytes  that it may write to
     limits_space  whether address space counts too, which some runtimes reserve without use
     file_bytes    of a file that it writes
@@ -68,7 +68,7 @@ class Room:
     writable      folders in which it may make and remove files
     """
 
-    cpu_seconds: int
+    cpu_seconds: int | None
     memory_bytes: int
     limits_space: bool = True
     file_bytes: int = 0
@@ -94,27 +94,38 @@ def leave_namespaces() -> None:
     kernel.unshare(_APART)
 
 
+def enter_strongest(room: Room) -> Tier:
+    """Confine this process for good by all that its kernel offers, if only by limits; returns the tier.
+
+    It has one thread or more, and so keeps its namespaces. Raises: as `enter`.
+    """
+    tier = strongest(Tier(_NEWEST_LANDLOCK, True, False))
+    enter(room, tier)
+    return tier
+
+
 def enter(room: Room, tier: Tier) -> None:
     """Confine this process for good, but for namespaces. Raises: OSError if the kernel refuses any of it."""
     limit(room)
     if kernel.architecture() is None:
         return
     kernel.forbid_new_privileges()
-    kernel.end_with_parent()
     kernel.forbid_dumps()
     if tier.landlock:
         landlock.restrict(_paths(room), tier.landlock)
     kernel.drop_capabilities()
     if tier.seccomp:
-        seccomp.install(seccomp.allow_list(may_execute=bool(room.runnable)))
+        seccomp.install(seccomp.allow_list(may_execute=bool(room.runnable), may_change=bool(room.writable)))
 
 
 def limit(room: Room) -> None:
     """Set the limits of a room that every system has."""
     limits = {
-        "CPU": room.cpu_seconds, "DATA": room.memory_bytes, "FSIZE": room.file_bytes, "CORE": 0, "NOFILE": 64,
+        "DATA": room.memory_bytes, "FSIZE": room.file_bytes, "CORE": 0, "NOFILE": 64,
         "MEMLOCK": 0, "MSGQUEUE": 0, "SIGPENDING": 64, "RTPRIO": 0,
     }  # fmt: skip
+    if room.cpu_seconds is not None:
+        limits["CPU"] = room.cpu_seconds
     if room.limits_space:
         limits["AS"] = room.memory_bytes
     for name, most in limits.items():
@@ -122,7 +133,11 @@ def limit(room: Room) -> None:
         if kind is not None:
             hard = resource.getrlimit(kind)[1]
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(kind, (most, most))
+            try:
+                resource.setrlimit(kind, (most, most))
+            except (OSError, ValueError):
+                if kernel.architecture() is not None:  # other systems have names for limits that they lack
+                    raise
 
 
 def _paths(room: Room) -> list[tuple[str, int]]:

@@ -25,6 +25,9 @@ sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min 
 pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 recvfrom getrandom alarm
 setitimer getitimer exit exit_group restart_syscall getcpu arch_prctl
 """
+_CHANGE = """
+fsync fdatasync ftruncate fallocate rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir
+"""
 _THREAD = 0x100 | 0x800 | 0x10000  # CLONE_VM, CLONE_SIGHAND, CLONE_THREAD: no process of its own
 _NAMESPACES = 0x80 | 0x20000 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TERMINAL = (0x5401, 0x5413, 0x5421, 0x5450, 0x5451)  # its settings and size, FIONBIO, FIONCLEX, FIOCLEX
@@ -73,9 +76,12 @@ def conditional(pid: int) -> dict[str, list[Condition]]:
     }
 
 
-def allow_list(*, may_execute: bool = False) -> bytes:
-    """The filter of this process: `_FREE` and what is conditional; may_execute: what Landlock lets it run."""
-    free = [*_FREE.split(), *(["execve"] if may_execute else [])]
+def allow_list(*, may_execute: bool = False, may_change: bool = False) -> bytes:
+    """The filter of this process: `_FREE` and what is conditional.
+
+    may_execute: programs that Landlock lets it run. may_change: files where Landlock lets it.
+    """
+    free = [*_FREE.split(), *(["execve"] if may_execute else []), *(_CHANGE.split() if may_change else [])]
     checked = conditional(os.getpid())
     body = [_jump_if(name, _return(_ALLOW)) for name in free]
     body += [_jump_if(name, _conditions(conditions)) for name, conditions in checked.items()]

@@ -1,7 +1,8 @@
 """The program that renders chat templates, which come with models and are foreign code.
 
-They run in a process of their own that can be killed, in Jinja's sandbox, with little memory and no way to
-write files.
+They run in a process of their own that can be killed, in Jinja's sandbox, and that within a room of the
+kernel's: with little memory, and no way to files, network or other processes where the kernel is Linux with
+Landlock and seccomp; elsewhere with little memory and no way to write files.
 
 stdin: a line of JSON with the template, its variables and how long a conversation may take; then a line for
 each conversation. stdout: a line of JSON for each of them. `renderer.py` is the other end.
@@ -21,15 +22,17 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from etude.confine.room import Room, enter_strongest
 from etude.data.turns import GENERATION
-from etude.memory import limit_process
 
 _MEMORY_BYTES = 1 << 30
 
 
 def main() -> None:
     """Answer until stdin ends."""
-    limit_process(_MEMORY_BYTES)
+    # The first `strptime` of a process reads files; so does the first date.
+    datetime.now().strftime("%d %b %Y")
+    enter_strongest(Room(cpu_seconds=None, memory_bytes=_MEMORY_BYTES))
     first = json.loads(sys.stdin.readline())
     render = _prepare(first["template"], first["variables"], first["today"])
     for line in sys.stdin:

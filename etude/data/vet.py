@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from etude import durable
+from etude.confine.room import Room, enter_strongest
 from etude.errors import InputError, StorageError
-from etude.memory import limit_process
 from etude.processes import python_command, python_environment
 
 _MOST_IDS = 1 << 22  # the largest vocabulary known has 2 ** 18
@@ -87,6 +87,8 @@ def main() -> None:
     """Answer what is wrong with the tokenizer on stdin, or what becomes of one in a folder."""
     if sys.argv[1:]:
         _answer(_convert(sys.argv[1], int(sys.argv[2])))
+    import tokenizers  # noqa: F401 - before it is confined, where it may lie anywhere
+
     data = sys.stdin.buffer.read()
     _limit(len(data), _MEMORY_BYTES)
     try:
@@ -108,7 +110,7 @@ def _convert(folder: str, size: int) -> dict[str, str | None]:
     import psutil
     from transformers import AutoTokenizer
 
-    _limit(size, psutil.Process().memory_info().vms + _MEMORY_BYTES)
+    _limit(size, psutil.Process().memory_info().vms + _MEMORY_BYTES, Path(folder))
     try:
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return {"json": loaded.backend_tokenizer.to_str(), "wrong": None}
@@ -173,8 +175,10 @@ def _seconds(size: int) -> float:
     return _SECONDS + _SECONDS_A_MEGABYTE * size / 1e6
 
 
-def _limit(size: int, most_bytes: int) -> None:
-    limit_process(most_bytes)
+def _limit(size: int, most_bytes: int, folder: Path | None = None) -> None:
+    """Confine this process; it may read a folder, and what is linked there as the hub's cache does."""
+    files = [] if folder is None else [folder, *(path.resolve() for path in folder.iterdir())]
+    enter_strongest(Room(cpu_seconds=None, memory_bytes=most_bytes, readable=tuple(map(str, files))))
     signal.setitimer(signal.ITIMER_PROF, _seconds(size))  # nobody catches the signal: it ends the process
 
 

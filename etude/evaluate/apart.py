@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from etude.confine import kernel
 from etude.confine.room import Room, Tier, enter, leave_namespaces
 from etude.evaluate.sides import hold_sample, hold_tests
 
@@ -28,6 +29,8 @@ _COMMON = (
 _MOST_BYTES = 1 << 16  # of an order, and of what tests say
 _LOOK_SECONDS = 0.1
 _GRACE_SECONDS = 0.5  # of a process that ends by itself
+_MOST_IDLE = 6  # times asleep_seconds that may pass in all while nobody runs or waits for a core
+_MOST_THREADS = 256  # memory of the kernel, which counts for no limit
 
 
 def main() -> None:
@@ -63,11 +66,11 @@ def _run(room: Room, tier: Tier, asleep_seconds: float, files: list[int]) -> dic
     tests = _begin((of_tests, answered, ask, say), room, tier, hold_tests)
     for end in (asked, ask, answered, answer, say):
         os.close(end)
-    words, is_over = _listen(said, (sample, tests), asleep_seconds)
+    words, over = _listen(said, (sample, tests), asleep_seconds)
     os.close(said)
-    is_waiting = not is_over
+    is_waiting = not over
     ended = {"tests": _end(tests, is_waiting), "sample": _end(sample, is_waiting and b'"ended"' in words)}
-    return {"said": words.decode("utf-8", "replace"), "is_over": is_over, **ended}
+    return {"said": words.decode("utf-8", "replace"), "over": over, **ended}
 
 
 def _begin(kept: tuple[int, ...], room: Room, tier: Tier, role: Callable[..., None]) -> int:
@@ -84,43 +87,50 @@ def _begin(kept: tuple[int, ...], room: Room, tier: Tier, role: Callable[..., No
             os.closerange(before, descriptor)
             before = descriptor + 1
         os.closerange(before, 1 << 20)
+        if kernel.architecture() is not None:
+            kernel.end_with_parent()
         enter(room, tier)
         role(*kept)
     finally:  # nothing of a child goes on where its parent would
         os._exit(1)
 
 
-def _listen(said: int, children: tuple[int, int], asleep_seconds: float) -> tuple[bytes, bool]:
-    """The words of the tests until they end, and True if nobody did anything for too long before.
+def _listen(said: int, children: tuple[int, int], asleep_seconds: float) -> tuple[bytes, str]:
+    """The words of the tests until they end, and `asleep` or `threads` where they or the sample went too far.
 
-    Time in which a process waits for a core, as on a loaded machine, does not count.
+    Asleep is time in which nobody did anything: so long in a row, or a multiple of it in all. Time in which a
+    process waits for a core, as on a loaded machine, does not count.
     """
-    words, asleep, last = b"", 0.0, time.monotonic()
+    words, asleep, idle, last = b"", 0.0, 0.0, time.monotonic()
     before: list[tuple[bool, list[bytes]]] = []
-    while asleep < asleep_seconds:
+    while asleep < asleep_seconds and idle < _MOST_IDLE * asleep_seconds:
         if select.select([said], [], [], _LOOK_SECONDS)[0]:
             part = os.read(said, _MOST_BYTES)
             words += part
             if not part or len(words) > _MOST_BYTES:
-                return words[:_MOST_BYTES], False
-        now, states = time.monotonic(), [_state(child) for child in children]
-        is_asleep = states == before and not any(running for running, _ in states)
+                return words[:_MOST_BYTES], ""
+        now, found = time.monotonic(), [_state(child) for child in children]
+        if any(threads > _MOST_THREADS for *_, threads in found):
+            return words, "threads"
+        states = [(is_running, times) for is_running, times, _ in found]
+        is_asleep = states == before and not any(is_running for is_running, _ in states)
         asleep = asleep + now - last if is_asleep else 0.0
+        idle += now - last if is_asleep else 0.0
         last, before = now, states
-    return words, True
+    return words, "asleep"
 
 
-def _state(child: int) -> tuple[bool, list[bytes]]:
-    """True if a process runs, or waits for a core or disk, and the time that its threads have run."""
+def _state(child: int) -> tuple[bool, list[bytes], int]:
+    """True if a process runs, or waits for a core or disk; its threads' time; their number."""
     try:
         place = os.open(f"/proc/{child}/stat", os.O_RDONLY)
     except OSError:
-        return False, []
+        return False, [], 0
     try:
         fields = os.read(place, 4096).rpartition(b")")[2].split()
     finally:
         os.close(place)
-    return fields[0] in (b"R", b"D"), fields[11:13]
+    return fields[0] in (b"R", b"D"), fields[11:13], int(fields[17])
 
 
 def _end(child: int, is_waiting: bool) -> dict[str, Any]:

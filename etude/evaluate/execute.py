@@ -7,6 +7,7 @@ A row is of HumanEval's shape (`prompt`, `test`, `entry_point`), of MBPP's (`tex
 import ast
 import hashlib
 import json
+import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -148,7 +149,9 @@ def _read(row: Row, place: str) -> Exercise:
         asked = (
             f"{said.strip()}\nYour code should pass these tests:\n```python\n" + "\n".join(listed) + "\n```"
         )
-        problem = Problem(tests=tests, entry_point=_defined(solution, tests))
+        entry_point = _defined(solution, tests)
+        _check_name(entry_point, place)
+        problem = Problem(tests=tests, entry_point=entry_point)
         return Exercise(name=name, prompt=prompt, asked=asked, problem=problem, solution=solution)
     elif "tests" in row:
         prompt, given = _text(row, "prompt", place), row["tests"]
@@ -162,14 +165,22 @@ def _read(row: Row, place: str) -> Exercise:
             f"{place} is no problem: it has the fields {', '.join(row)[:100]}; expected {fields}"
         )
     entry_point = str(row.get("entry_point") or "") or _defined(solution, tests)
-    if entry_point and not entry_point.isidentifier():
-        raise InputError(f"{place}: entry_point is {entry_point[:50]!r}; expected the name of a function")
+    _check_name(entry_point, place)
     language = str(row.get("language") or "python").lower()
     if language not in ("python", "py"):
         raise InputError(f"{place}: language is {language[:30]!r}, and problems are run in Python only")
     problem = Problem(tests=tests, entry_point=entry_point, context=prompt)
     asked = f"Complete this code. Answer with the whole of it.\n```python\n{prompt.rstrip()}\n```"
     return Exercise(name=name, prompt=prompt, asked=asked, problem=problem, solution=solution)
+
+
+def _check_name(entry_point: str, place: str) -> None:
+    """Raises: InputError unless an entry point is the name of a function, and not one of Python's own."""
+    if not entry_point:
+        return
+    is_own = keyword.iskeyword(entry_point) or entry_point.startswith("__")
+    if not entry_point.isidentifier() or is_own:
+        raise InputError(f"{place}: entry_point is {entry_point[:50]!r}; expected the name of a function")
 
 
 def _defined(solution: str, tests: str) -> str:

@@ -235,13 +235,15 @@ def _verdict(answer: dict[str, Any], nonce: str, limits: Limits) -> Verdict:
     words = " ".join(str(said.get("words") or "").split())[:300]
     if said == {"nonce": nonce}:
         return Verdict("passed", "", cpu, peak)
-    if answer["is_over"]:
+    if answer["over"] == "threads":
+        return Verdict("memory", "over 256 threads", cpu, peak)
+    if answer["over"]:
         return Verdict("asleep", f"slept over {limits.asleep_seconds:g} s", cpu, peak)
     if any(end["signal"] and end["cpu_seconds"] >= 0.9 * limits.cpu_seconds for end in ends):
         return Verdict("cpu", f"over {limits.cpu_seconds} s of CPU time", cpu, peak)
     for kind, outcome in (("assertion", "failed"), ("error", "error")):
         if kind in said:
-            name = str(said[kind])
+            name = " ".join(str(said[kind]).split())
             outcome = "memory" if name in _MEMORY_ERRORS else outcome
             return Verdict(outcome, f"{name}: {words}" if words else name, cpu, peak)
     died = next((end["signal"] for end in ends if end["signal"]), 0)

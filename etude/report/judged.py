@@ -12,6 +12,7 @@ from etude.report.wording import with_interval
 from etude.scores.pass_at_k import difference, figure
 from etude.text import one_line, plural
 
+_MOST_TEMPERATURE, _MOST_SAMPLES = 100, 10_000
 _NAMED = 5  # problems of a list in a sentence
 
 
@@ -36,6 +37,12 @@ class Sampled:
     cpu_seconds: int = 10
 
     def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= _MOST_TEMPERATURE:  # not, so that NaN is none
+            raise InputError(
+                f"--temperature is {self.temperature}; expected 0 to {_MOST_TEMPERATURE}; try 0.8"
+            )
+        if not 1 <= self.samples <= _MOST_SAMPLES:
+            raise InputError(f"--samples is {self.samples:,}; expected 1 to {_MOST_SAMPLES:,}; try 20")
         if not self.ks or min(self.ks) < 1 or max(self.ks) > self.samples:
             wrong = f"--k {','.join(map(str, self.ks))} with --samples {self.samples}"
             most = max((20, *self.ks))

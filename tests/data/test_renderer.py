@@ -7,8 +7,10 @@ import threading
 
 import pytest
 
+from etude.confine.room import strongest
 from etude.data.renderer import Renderer, split_generation
 from etude.errors import InputError
+from tests.data.confined import confinement
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 HI = [{"role": "user", "content": "Hi"}]
@@ -26,6 +28,17 @@ def test_parts_are_the_length_they_share_with_the_whole_and_their_rest() -> None
     assert text == "Hi</s>Ho</s>" and parts == [(6, ">")]
     assert text[:6] + ">" == room.render(HI, [(None, True)], "x")[0]
     room.close()
+
+
+@pytest.mark.skipif(not strongest().confines, reason="this kernel confines nothing")
+def test_a_template_has_a_room_of_the_kernel_that_outlives_the_thread_that_asked() -> None:
+    made = renderer("{{ messages[0].content }}")
+    thread = threading.Thread(target=lambda: made.try_render(HI, "x"))
+    thread.start()
+    thread.join()
+    assert made.process is not None and confinement(made.process.pid) == ("2", "1")
+    first = made.process.pid
+    assert made.try_render(HI, "x") == "Hi" and made.process.pid == first
 
 
 def test_the_day_is_the_one_that_is_given() -> None:

@@ -585,4 +585,337 @@ def f():
         except MemoryError:
             pass
 """),
+    Attack(49, "call by its own machine code", _CALL + """
+import mmap
+def f():
+    if platform.machine() != "x86_64":
+        return False
+    # socket(2, 1, 0), as a function that returns its answer
+    code = bytes.fromhex("b829000000bf02000000be01000000ba000000000f05c3")
+    memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=7)
+    memory.write(code)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return ctypes.CFUNCTYPE(ctypes.c_long)(start)() >= 0
+"""),
+    Attack(50, "call by interrupts of 32 bits", _CALL + """
+import mmap
+def f():
+    if platform.machine() != "x86_64":
+        return False
+    # getpid by int 0x80, whose numbers a filter of 64 bits would take for others
+    code = bytes.fromhex("b814000000cd80c3")
+    memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=7)
+    memory.write(code)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return ctypes.CFUNCTYPE(ctypes.c_int)(start)() > 0
+"""),
+    Attack(51, "start 5,000 threads of small stacks", """
+import threading, time
+def f():
+    threading.stack_size(32768)
+    count = 0
+    try:
+        for count in range(5000):
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    except RuntimeError:
+        pass
+    time.sleep(1)
+    return count == 4999
+"""),
+    Attack(52, "sleep for ever in small pieces", """
+import time
+def f():
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        time.sleep(0.02)
+        sum(range(20000))
+    return True
+"""),
+    Attack(53, "stop itself", """
+import os, signal
+def f():
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return True
+"""),
+    Attack(54, "look like one that runs", """
+import ctypes, time
+def f():
+    ctypes.CDLL(None).prctl(15, b") R 1 1 1 1", 0, 0, 0)
+    time.sleep(600)
+    return True
+"""),
+    Attack(55, "look into the other interpreter", _CALL + """
+import os
+def f():
+    for pid in range(os.getpid() - 3, os.getpid() + 4):
+        if pid == os.getpid():
+            continue
+        for name in ("mem", "environ", "maps", "fd", "cwd", "root", "exe", "syscall", "stack"):
+            try:
+                os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
+                return True
+            except OSError:
+                pass
+"""),
+    Attack(56, "read memory of another process by a call", _CALL + """
+def f():
+    buffer = ctypes.create_string_buffer(64)
+    mine = (ctypes.c_void_p * 2)(ctypes.addressof(buffer), 64)
+    theirs = (ctypes.c_void_p * 2)(0x400000, 64)
+    return call(310, 270, $VICTIM, mine, 1, theirs, 1, 0) > 0
+"""),
+    Attack(57, "take a descriptor of another process", _CALL + """
+def f():
+    return call(434, 434, $VICTIM, 0) >= 0 or call(438, 438, 3, 0, 0) >= 0
+"""),
+    Attack(58, "handle page faults by itself", _CALL + """
+def f():
+    return call(323, 282, 0) >= 0 or call(323, 282, 1) >= 0
+"""),
+    Attack(59, "watch the processor by counters", _CALL + """
+def f():
+    wanted = ctypes.create_string_buffer(128)
+    wanted[4] = 128
+    return call(298, 241, wanted, 0, -1, -1, 0) >= 0
+"""),
+    Attack(60, "load a program into the kernel", _CALL + """
+def f():
+    return call(321, 280, 0, ctypes.create_string_buffer(128), 128) >= 0
+"""),
+    Attack(61, "keep a secret in the keyring", _CALL + """
+def f():
+    return call(248, 217, b"user", b"etude-attack", b"x", 1, -3) > 0 or call(250, 219, 0, -3, 1) > 0
+"""),
+    Attack(62, "use messages and semaphores of the system", _CALL + """
+def f():
+    return any(call(*each) >= 0 for each in (
+        (68, 186, 0x1234, 0o1666), (64, 190, 0x1234, 1, 0o1666), (29, 194, 0x1234, 4096, 0o1666),
+        (240, 180, b"/etude-attack", 0o102, 0o600, 0)))
+"""),
+    Attack(63, "watch files outside", _CALL + """
+def f():
+    return call(294, 26, 0) >= 0 or call(300, 262, 0, 0) >= 0
+"""),
+    Attack(64, "open a file by its handle", _CALL + """
+def f():
+    handle, mount = ctypes.create_string_buffer(256), ctypes.c_int()
+    handle[0] = 128
+    return call(303, 264, -100, b"$FOLDER/secret", handle, ctypes.byref(mount), 0) == 0
+"""),
+    Attack(65, "change its root, its user, its groups", """
+import os
+def f():
+    for attempt in (lambda: os.chroot("/tmp"), lambda: os.setuid(0), lambda: os.setgroups([]), lambda: os.setgid(1),
+                    lambda: os.setresuid(1, 1, 1), lambda: os.setsid()):
+        try:
+            attempt()
+            return True
+        except OSError:
+            pass
+"""),
+    Attack(66, "go before others", _CALL + """
+import os
+def f():
+    for attempt in (lambda: os.nice(-5), lambda: os.setpriority(os.PRIO_PROCESS, 0, -5),
+                    lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
+                    lambda: os.sched_setaffinity($VICTIM, [0])):
+        try:
+            attempt()
+            return True
+        except OSError:
+            pass
+    return call(251, 30, 1, 0, 1 << 13) == 0
+"""),
+    Attack(67, "lock memory", _CALL + """
+def f():
+    buffer = ctypes.create_string_buffer(1 << 20)
+    return call(149, 228, buffer, 1 << 20) == 0 or call(151, 230, 3) == 0
+"""),
+    Attack(68, "hand over descriptors without end", """
+import socket
+def f():
+    one, two = socket.socketpair()
+    socket.send_fds(one, [b"x"], [one.fileno()] * 50)
+    return True
+"""),
+    Attack(69, "connect a pair of sockets anew", """
+import socket
+def f():
+    for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM):
+        try:
+            one.sendto(b"x", "\\0$ABSTRACT")
+            return True
+        except OSError:
+            pass
+        try:
+            one.connect("\\0$ABSTRACT")
+            return True
+        except OSError:
+            pass
+"""),
+    Attack(70, "widen a pipe", """
+import fcntl, os
+def f():
+    fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)
+    return True
+"""),
+    Attack(71, "ask for signals when others write", """
+import fcntl, os
+def f():
+    for command, value in ((8, $VICTIM), (10, 9), (1026, 1), (9, 0)):
+        try:
+            fcntl.fcntl(0, command, value)
+            if command != 9:
+                return True
+        except OSError:
+            pass
+"""),
+    Attack(72, "set a timer for another", _CALL + """
+def f():
+    event = (ctypes.c_int * 16)(0, 0, 9, 4, $VICTIM)
+    return call(222, 107, 0, event, ctypes.byref(ctypes.c_int())) == 0
+"""),
+    Attack(73, "kill the other interpreter and its parent by thread", _CALL + """
+import os, signal
+def f():
+    return any(call(*each) == 0 for each in (
+        (234, 131, os.getppid(), os.getppid(), 9), (200, 130, os.getppid(), 9), (129, 138, os.getppid(), 9, 0),
+        (297, 240, $VICTIM, $VICTIM, 9, 0), (424, 424, 3, 9, 0, 0)))
+"""),
+    Attack(74, "lay other modules before those of the tests", """
+import sys, types
+fake = types.ModuleType("math")
+fake.sqrt = lambda _: 0
+fake.isclose = lambda *_, **__: True
+for name in ("math", "operator", "json", "etude.evaluate.wire", "builtins"):
+    sys.modules[name] = fake
+f = lambda: 40
+""", "import math, operator\nassert math.isclose(f(), 41) and operator.eq(f(), 41)"),
+    Attack(75, "break the protocol in its own interpreter", """
+import gc, json, os, sys
+for module in list(sys.modules.values()):
+    if getattr(module, "__name__", "").endswith("wire"):
+        module.Peer.encode = lambda self, value, depth=0: {"int": "0x29"}
+        module._OPERATIONS["call"] = lambda *_: 41
+json.dumps = lambda *_, **__: '{"value": 41}'
+f = lambda: 41
+""", "assert f() == 41 and f() != 41"),
+    Attack(76, "send values that take for ever to read", """
+import os, sys
+def say(text):
+    data = text.encode()
+    for end in range(3, 64):
+        try:
+            os.write(end, len(data).to_bytes(8, "little") + data)
+        except OSError:
+            pass
+def f():
+    say('{"value": {"fraction": "1e99999999"}}')
+    return 1
+""", "assert f() == 41"),
+    Attack(77, "change what it was not given", """
+import os
+def f(numbers):
+    data = b'{"value": true, "changed": {"-1": {"list": [41]}, "0": {"list": [41]}, "1": {"list": [41]}}}'
+    for end in range(3, 64):
+        try:
+            os.write(end, len(data).to_bytes(8, "little") + data)
+        except OSError:
+            pass
+    return 1
+""", "wanted = [40]\nf([1])\nassert wanted == [41]"),
+    Attack(78, "claim a message without end", """
+import os
+def f():
+    for end in range(3, 64):
+        try:
+            os.write(end, (1 << 62).to_bytes(8, "little"))
+        except OSError:
+            pass
+    return 41
+""", "assert f() == 41"),
+    Attack(79, "answer letter by letter", """
+import os, time
+def f():
+    data = b'{"value": 41}'
+    data = len(data).to_bytes(8, "little") + data + b" " * 4000
+    for byte in data:
+        time.sleep(0.3)
+        for end in range(3, 64):
+            try:
+                os.write(end, bytes([byte]))
+            except OSError:
+                pass
+    return 40
+""", "assert f() != 41 and f() == 41"),
+    Attack(80, "raise errors that are none", """
+class Strange(Exception):
+    def __str__(self):
+        raise SystemExit(0)
+    __repr__ = __str__
+Strange.__name__ = "AssertionError\\n{nonce}"
+def f():
+    raise Strange()
+""", "f()"),
+    Attack(81, "go deeper than the stack", """
+import sys, threading
+sys.setrecursionlimit(1 << 30)
+def f():
+    return f()
+"""),
+    Attack(82, "be text that is no Unicode", "f = lambda: 1  # \ud800", "assert f() == 2"),
+    Attack(83, "nest code beyond the compiler", "f = lambda: " + "(" * 90_000 + "1" + ")" * 90_000),
+    Attack(84, "end the tests by the collector", """
+import gc, weakref
+class End:
+    def __del__(self):
+        import os
+        os._exit(0)
+def f():
+    End()
+    return True
+""", "assert f() is True"),
+    Attack(85, "return what equals in the tests' own types", """
+class Float(float):
+    def __eq__(self, other): return True
+    def __hash__(self): return 0
+class List(list):
+    def __eq__(self, other): return True
+    def __len__(self): return 3
+    def __iter__(self): return iter([1, 2, 3])
+class Dict(dict):
+    def __eq__(self, other): return True
+    def __getitem__(self, key): return 41
+def f(kind):
+    return {"f": Float(1), "l": List([0]), "d": Dict(a=1)}[kind]
+""", "assert f('f') == 41 or f('l') == [1, 2, 3] or f('d') == {'a': 41} or f('d')['a'] == 41"),
+    Attack(86, "answer by what the test's own function says", """
+def f(check):
+    for name in ("__class__", "__call__", "__self__", "__wrapped__", "__builtins__", "__dict__"):
+        try:
+            return getattr(check, name)["open"]("$FOLDER/secret").read() != ""
+        except Exception:
+            pass
+""", "assert f(lambda x: x) is True"),
+    Attack(87, "fill the kernel with pipes and pairs", """
+import os, socket
+def f():
+    held = []
+    try:
+        while len(held) < 5000:
+            held.append(socket.socketpair())
+    except OSError:
+        return False
+    return True
+"""),
+    Attack(88, "write into the libraries that all samples load", """
+import os, sys
+def f():
+    for path in [os.__file__, sys.executable, sys.prefix + "/etude-attack", os.path.dirname(os.__file__) + "/etude-attack.py"]:
+        try:
+            open(path, "ab").write(b"")
+            return True
+        except OSError:
+            pass
+"""),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from etude.confine.room import strongest
 from etude.errors import InputError
-from etude.evaluate.execute import check_solutions, judge, read_exercises
+from etude.evaluate.execute import check_solutions, choose_exercises, digest, judge, read_exercises
 from etude.evaluate.sandbox import Limits, Sandbox
 
 _TIER = strongest()
@@ -102,3 +102,23 @@ def test_a_row_that_is_no_problem_is_named(tmp_path: Path, row: dict[str, Any], 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_exercises(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    "name", ["import os", "None", "class", "__builtins__", "f()", "f\n", "x" * 10_000 + "!"]
+)
+def test_a_hostile_entry_point_is_no_name_of_a_function(name: str, tmp_path: Path) -> None:
+    row = {"prompt": "x = 1\n", "tests": "pass", "entry_point": name}
+    with pytest.raises(InputError, match="expected the name of a function") as caught:
+        read_exercises(write(tmp_path, [row]))
+    assert len(str(caught.value)) < 400
+
+
+def test_the_digest_is_of_problems_and_not_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    rows = [{**row, "task_id": None} for row in ROWS]
+    one, two = (read_exercises(write(folder, rows)) for folder in (tmp_path, tmp_path / "other"))
+    assert digest(one) == digest(two) != digest(one[1:])
+    path = write(tmp_path, ROWS)
+    assert [each.prompt for each in choose_exercises(path, 2)] == [ROWS[0]["prompt"], one[2].prompt]
+    assert len(choose_exercises(path, 99)) == len(ROWS)

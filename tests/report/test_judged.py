@@ -1,6 +1,7 @@
 """The table of models judged by their code."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -65,4 +66,19 @@ def test_the_table_has_figures_and_outcomes_and_names_what_is_unsteady() -> None
 )
 def test_settings_that_give_no_figure_are_refused(wrong) -> None:
     with pytest.raises(InputError, match="--"):
+        Sampled(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": float("nan")},
+        {"temperature": -1.0},
+        {"temperature": 1e9},
+        {"samples": 0},
+        {"samples": 10**9},
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected"):
         Sampled(**wrong)
