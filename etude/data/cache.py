@@ -5,7 +5,6 @@ of all files, and of itself.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -237,7 +236,7 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         descriptor = durable.open_lock(path)
         try:
             # Asked again and again: a rank that slept in the system would look as if it hung.
-            while not _try_lock(descriptor):
+            while not durable.lock(descriptor, path):
                 if not wait:
                     raise BlockingIOError
                 time.sleep(_LOOK_SECONDS)
@@ -250,14 +249,6 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
             return
         finally:
             os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _remove_leftovers(parent: Path) -> None:

@@ -9,6 +9,7 @@ from etude.durable.folders import (
     check_own_file,
     check_own_folder,
     inside,
+    lock,
     make_folder,
     new_folder,
     open_lock,
@@ -48,8 +49,8 @@ from etude.durable.writing import (
 __all__ = [
     "LARGEST_JSON_BYTES", "Appender", "FaultPlan", "Written", "cache_folder", "cache_root", "check_name",
     "check_own_file", "check_own_folder", "check_plain", "content_key", "faults", "inside", "is_plain",
-    "is_sampled", "is_written", "make_folder", "make_sized", "name_encoding", "new_folder", "open_lock",
-    "open_plain",
+    "is_sampled", "is_written", "lock", "make_folder", "make_sized", "name_encoding", "new_folder",
+    "open_lock", "open_plain",
     "parse_json", "read_bytes", "read_json", "read_json_object", "read_text", "remove_file",
     "remove_folder", "remove_leftovers", "remove_unheld", "rename_folder", "sha256_file", "sync_file",
     "sync_folder", "temporary_folder", "why_not_utf8", "write_at", "write_file", "write_json",

@@ -229,6 +229,23 @@ def open_lock(path: Path) -> int:
     return descriptor
 
 
+def lock(descriptor: int, path: Path, *, wait: bool = False) -> bool:
+    """Lock an open lock file; False if another process holds it, for which `wait` waits.
+
+    Raises: StorageError on a disk without locks, where nothing would keep two processes apart.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be locked: {os.strerror(error.errno or errno.ENOLCK)}, so nothing keeps two "
+            "processes apart there; use a folder on another disk"
+        ) from error
+    return True
+
+
 def _make_held(hidden: Path, path: Path) -> int:
     """Make and lock the folder that is to become `path`; returns the descriptor that holds it."""
     while True:

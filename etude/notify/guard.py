@@ -4,7 +4,6 @@ It reads the lease and the end of the journal alone, loads no torch, and ends wh
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -82,11 +81,9 @@ class Guard:
                 "machine, so start it there"
             )
         self._lock = durable.open_lock(run.path / ".guard.lock")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not durable.lock(self._lock, run.path / ".guard.lock"):
             os.close(self._lock)
-            raise InputError(f"run {run.name} has a guard; end that one first") from None
+            raise InputError(f"run {run.name} has a guard; end that one first")
         self._child: subprocess.Popen[bytes] | None = None
         self._started = 0.0  # moment of the last restart
         self._restarts = 0

@@ -1,6 +1,5 @@
 """The quota of a channel, shared by all runs of this user; its last messages are kept for what matters."""
 
-import fcntl
 import os
 import time
 from collections import deque
@@ -52,7 +51,7 @@ class Quota:
             durable.make_folder(folder)
             lock = durable.open_lock(folder / f"{self._identity}.lock")
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                durable.lock(lock, folder, wait=True)
                 return self._count_alone(rank)
             finally:
                 os.close(lock)

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -66,7 +67,15 @@ def read_recipe_text(path: Path) -> str:
 
 
 def absolute(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its relative paths as those of a folder."""
+    """The recipe with its relative paths as those of a folder.
+
+    Raises: InputError if the name of the folder is no UTF-8, and so could stand in no recipe.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(folder).decode("utf-8", "replace")
+        raise InputError(f"the folder {shown} has a name that is not UTF-8; give it another") from None
 
     def resolve(text: str | None) -> str | None:
         return None if text is None else str((folder / at_home(text)).absolute())

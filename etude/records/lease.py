@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from etude import durable
-from etude.errors import InputError
+from etude.errors import InputError, StorageError
 from etude.records import shape
 from etude.records.folder import read_part
 from etude.records.head import HEAD, Head
@@ -83,34 +83,28 @@ def lock_run(path: Path) -> int:
     """Lock a run folder; returns the descriptor. Raises: InputError if another process holds it."""
     descriptor = durable.open_lock(path / ".lock")
     try:
-        _lock(descriptor)
-    except OSError:
+        for _ in range(_ATTEMPTS):  # one who only asks whether it is held has it for a moment
+            if durable.lock(descriptor, path / ".lock"):
+                return descriptor
+            time.sleep(_MOMENT_SECONDS)
+    except StorageError:
         os.close(descriptor)
-        try:
-            lease = read_lease(path)
-        except InputError:
-            lease = {}
-        raise InputError(
-            f"run {path.name} is in use by {holder(lease)}; wait for it or stop it, or start another run "
-            "with --new"
-        ) from None
-    return descriptor
+        raise
+    os.close(descriptor)
+    try:
+        lease = read_lease(path)
+    except InputError:
+        lease = {}
+    raise InputError(
+        f"run {path.name} is in use by {holder(lease)}; wait for it or stop it, or start another run "
+        "with --new"
+    )
 
 
 def holder(lease: Mapping[str, Any]) -> str:
     """The process that wrote a lease, in words."""
     is_known = {"pid", "host"} <= lease.keys()
     return f"process {lease['pid']} on {lease['host']}" if is_known else "another process"
-
-
-def _lock(descriptor: int) -> None:
-    """Take the lock; one who only asks whether it is held has it for a moment. Raises: OSError."""
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(_MOMENT_SECONDS)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def state_of(path: Path, lease: Mapping[str, Any]) -> str:
@@ -127,8 +121,10 @@ def is_locked(path: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # a copy on a disk without locks, where nothing runs
+        return False
     finally:
         os.close(descriptor)
     return False

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import difflib
-import fcntl
 import os
 import re
 import secrets
@@ -285,7 +284,7 @@ def alone(runs: Path) -> Iterator[None]:
     durable.make_folder(runs)
     descriptor = durable.open_lock(runs / ".lock")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        durable.lock(descriptor, runs / ".lock", wait=True)
         yield
     finally:
         os.close(descriptor)

@@ -8,7 +8,6 @@ SWEEP/decisions.jsonl  what the sweep decided itself, as the trials that a searc
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -89,13 +88,11 @@ class SweepFolder:
             durable.make_folder(folder)
         descriptor = durable.open_lock(self.path / ".lock")
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not durable.lock(descriptor, self.path / ".lock"):
                 raise InputError(
                     f"sweep folder {self.path} is in use by {holder(self._lease())}; wait for it or stop it, "
                     "or give another --folder"
-                ) from None
+                )
             write_lease(self.path, "running")
             yield
             with contextlib.suppress(StorageError):  # the work is done, and the lock tells that it ended

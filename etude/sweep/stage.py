@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.durable import open_lock
+from etude.durable import lock, open_lock
 from etude.engine.fork import fork
 from etude.errors import InputError
 from etude.launch.ranks import RESUMABLE, Ended, has_own_ranks, run_ranks
@@ -63,15 +63,12 @@ def find_trial(runs: Path, path: Path) -> Run | None:
 
 def hold_stage(path: Path) -> int | None:
     """Hold the stage of a recipe file until this process ends; None if another process does it."""
-    import fcntl
-
-    descriptor = open_lock(path.with_name(f".{path.stem}.lock"))
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    file = path.with_name(f".{path.stem}.lock")
+    descriptor = open_lock(file)
+    if lock(descriptor, file):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def is_stage_held(path: Path) -> bool:

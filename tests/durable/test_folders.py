@@ -1,6 +1,7 @@
 """Folders go in an order that a kill cannot spoil, and temporary ones with their process."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -46,3 +47,21 @@ with temporary_folder("etude-x-") as folder:
         with durable.temporary_folder("etude-x-") as second:
             assert first.is_dir() and second.is_dir() and first != second
     assert not first.exists() and not second.exists()
+
+
+def test_a_lock_keeps_others_out_and_a_disk_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    ours, theirs = durable.open_lock(path), durable.open_lock(path)
+    assert durable.lock(ours, path) and not durable.lock(theirs, path)
+    os.close(ours)
+    assert durable.lock(theirs, path, wait=True)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match=r"cannot be locked: .* use a folder on another disk"):
+        durable.lock(theirs, path)
+    os.close(theirs)

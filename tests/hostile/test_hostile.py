@@ -17,6 +17,7 @@ import pytest
 import tests.hostile
 from tests.forking import Answer, Server
 from tests.hostile.case import Case
+from tests.hostile.numbered import NUMBERED
 
 MODULES = [name for _, name, _ in pkgutil.iter_modules(tests.hostile.__path__) if name.startswith("bad_")]
 CASES: list[Case] = [
@@ -46,6 +47,15 @@ def test_a_bad_input_is_answered_in_one_line(
     assert_answered(answer, case.says)
     assert content(folder) == before
     assert not unfinished(tmp_path / "cache")
+
+
+def test_each_numbered_input_is_tried() -> None:
+    assert list(NUMBERED) == list(range(1, 81))
+    cases, root = {case.name for case in CASES}, Path(__file__).parents[2]
+    for number, name in NUMBERED.items():
+        file, _, test = name.partition("::")
+        is_tried = f"def {test}(" in (root / file).read_text() if test else (root / name).is_file()
+        assert name in cases or is_tried, (number, name)
 
 
 @pytest.mark.parametrize("way", ["self", "child"])

@@ -155,6 +155,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes | None
         load_recipe(path)
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "latin-\udce9"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(GOOD)
+    with pytest.raises(InputError, match=r"latin-.* has a name that is not UTF-8; give it another"):
+        load_recipe(folder / "recipe.toml")
+
+
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())

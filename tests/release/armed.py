@@ -2,8 +2,12 @@
 disk that can be made to fail.
 """
 
+import errno
+import fcntl
 import functools
+import itertools
 import os
+import time
 from pathlib import Path
 
 import etude.report.write
@@ -22,6 +26,21 @@ etude.sweep.local.CAN_FORK = False  # a starter of trials would load torch for e
 def arm(root: str, at: int, fault: str, told: str) -> None:
     """Have a call to a folder meet a fault, by its number and the name of the fault."""
     Disk(Path(root), at, FAULTS[fault], Path(told)).__enter__()
+
+
+def jump(seconds: float, after: int = 60) -> None:
+    """Have the clock jump after so many looks at it."""
+    real, looks = time.time, itertools.count()
+    time.time = lambda: real() + (seconds if next(looks) >= after else 0)
+
+
+def unlock() -> None:
+    """Have a file system that knows no locks."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fcntl.flock = refuse
 
 
 def note(root: str, file: str) -> None:

@@ -113,6 +113,6 @@ def _is_whole(manifest: Path) -> bool:
 
 def _hash(checkpoint: Path) -> str:
     found = hashlib.sha256()
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        found.update((checkpoint / name).read_bytes())
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        found.update(path.read_bytes())
     return found.hexdigest()

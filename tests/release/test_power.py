@@ -42,8 +42,11 @@ class Attacked:
             require_part(self.folder / "restored", self.whole)
             shutil.rmtree(self.folder / "restored")
         if is_trained:
-            for run in list_runs(disk / "runs") if (disk / "runs").exists() else []:
+            found = list_runs(disk / "runs") if (disk / "runs").exists() else []
+            for run in found:
                 write_report(run)  # whatever there is can be told
+            if any(run.state == "finished" for run in found):
+                return
             run_recipe(load_recipe(self.folder / "recipe.toml"), Options(runs=disk / "runs"))
             require_whole(disk / "runs", self.whole)
             self.trained += 1
