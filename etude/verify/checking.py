@@ -17,9 +17,11 @@ from etude.verify.rules.code import check_code
 from etude.verify.rules.counting import check_counting
 from etude.verify.rules.dates import check_dates
 from etude.verify.rules.encoding import check_encoding
+from etude.verify.rules.formulas import check_formulas
 from etude.verify.rules.grids import check_grids
 from etude.verify.rules.hardware import check_hardware
 from etude.verify.rules.losses import check_losses
+from etude.verify.rules.relations import check_relations
 from etude.verify.rules.repeats import check_repeats
 from etude.verify.rules.schedule import check_schedule
 from etude.verify.rules.selection import check_selection
@@ -30,6 +32,7 @@ from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_arithmetic,
+    check_formulas,
     check_counting,
     check_tables,
     check_classification,
@@ -37,6 +40,7 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_statistics,
     check_losses,
     check_budget,
+    check_relations,
     check_sizes,
     check_bytes,
     check_hardware,

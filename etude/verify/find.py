@@ -3,9 +3,11 @@
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from etude.verify.facts import Cell, Fact, Facts, Sentence, Table
-from etude.verify.names import LOSSES, NAMES, name_after, name_before, name_of
+from etude.verify.names import LOSSES, NAMES, name_of
+from etude.verify.naming import TOKENS, name_in
 from etude.verify.quantities import Figure, figures_of
 from etude.verify.ranges import exactly
 from etude.verify.reading import Block, Document
@@ -17,9 +19,10 @@ _KEY = re.compile(r"[A-Z][\w ()/-]{1,40}:\s")
 _OTHER = re.compile(
     r"\b(?:next|plan(?:ned|s)?|would|could|should|might|if|expected|target|goal|instead|tried"
     r"|previous(?:ly)?|original(?:ly)?"
-    r"|initial(?:ly)?|first|before|earlier|old|ran out|fall back|fell back|falling back|baseline|every"
-    r"|each|until|after|last|compared|versus|vs\.?|than|later|recommend\w*"
-    r"|until|attempt\w*|was tested|future|try|trial|version \d|v\d|phase|stage|resum\w+|estimate\w*"
+    r"|initial(?:ly)?|before|earlier|old|ran out|fall back|fell back|falling back|baseline"
+    r"|(?:every|each|until|after|first|last)(?: \w+)?(?= (?=\W|$))|compared|versus|vs\.?|than|later"
+    r"|recommend\w*"
+    r"|attempt\w*|was tested|future|try|trial|version \d|v\d|phase|stage|resum\w+|estimate\w*"
     r"|forecast|crash\w*|out of memory|oom|paper|other|another|reduced|lowered|raised|changed"
     r"|switch\w*|limit|"
     r"interval|window|subset|pilot|smoke)\b", re.I,
@@ -34,45 +37,18 @@ _CHANGE = re.compile(
 )
 
 
-_TOKENS = re.compile(r"\s*(?:tokens|tok\b)", re.I)
-_SPENT = re.compile(r"\b(?:epochs?|steps|examples|samples|tokens)\b", re.I)
-_SPAN = re.compile(
-    r"\b(?:train\w*|run|steps|epochs?|throughput|tokens/s|samples/s|tokens|finished|completed"
-    r"|examples)\b.{0,40}\b(?:over|in|for|after|lasted)\s+(?:about |only |just |~)?$",
-    re.I,
-)
+_NUMBERED = re.compile(r"(?:^|[^\w])(?:steps?|epochs?) $", re.I)  # epoch 3 is one of them
+_ROW_OF = re.compile(r"\s*(step|epoch)[ -]?\d[\d,]*k?\s*$", re.I)
+_RESULTS = re.compile(
+    r"\bresults?\b[^.]{0,40}\b(?:evaluation|validation|held-out|dev|test) (?:set|split|data)\b"
+    r"[^.]{0,20}:\s*$", re.I
+)  # fmt: skip
 _TO = re.compile(r"[^.;]{0,30}?(?:\bto\b|->|→|=>)\s*(?:about |only |just |a )?[$~(]?")
 _GPU = (
     r"(?:nvidia )?(?:h200|h100|a100|l40s|l4|a10g?|v100|t4|(?:rtx ?)?4090|(?:rtx ?)?3090)"
     r"(?:[ -](?:sxm\d?|pcie|\d\dgb?|\d\d gb)){0,3}s?(?![\w])"
 )
 _GPUS = re.compile(rf"\s?[x×]?\s?(?:x |× )?{_GPU}", re.I)
-_FORMAT = re.compile(
-    r"\b(?:in|as|at|with) (?:b?float\d\d|[bft]f?p?\d\d|int\d|\d-bit|half|full)(?: precision)?\b", re.I
-)
-_WARMING = re.compile(
-    r"\b(?:warm\w*|ramp\w*|(?:learning rate|lr)\b.{0,40}\b(?:rises?|rising|rose|increases?|grows?|goes up))\b"
-    r"[^.;]{0,40}\b(?:for|over|during|in|of|within) (?:the )?(?:first )?$", re.I
-)  # fmt: skip
-_CORPUS = re.compile(
-    r"\b(?:data|dataset|corpus|training set|split|files?|documents?)\b[^.;,]{0,30}"
-    r"\b(?:has|have|had|holds?|contains?|is|are|comprises?)\s+(?:about )?$", re.I
-)  # fmt: skip
-_STEPS_OF = re.compile(r"\b(?:steps|batches|updates|iterations) of (?:each )?$", re.I)
-_PART = (
-    r"\b(?:the|its|this|each|every|our|an?) (?:(?!with|and|of|has|have|uses|ties|without|model)\w+ ){{0,2}}"
-    r"(?:{})s?(?: matrix| table| layer| block)?\b[^.;,]{{0,60}}"
-    r"\b(?:has|have|with|holds?|takes?|counts?|is|are|needs?)\s*$"
-)
-_EMBEDDING = re.compile(_PART.format("embedd?ing"), re.I)
-_OTHER_PART = re.compile(
-    _PART.format("head|attention|mlp|ffn|feed-forward|block|layer|router|expert|projection|tower|encoder"),
-    re.I,
-)
-_MODEL = re.compile(
-    r"[ -](?:(?:dense|causal|base|chat|code|language|decoder-only|instruction-tuned|open|small|large) ){0,2}"
-    r"(?:model|decoder|transformer|encoder|network|llm|lm|gpt|llama|checkpoint)s?\b(?! tokens)", re.I
-)  # fmt: skip
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _COUNTED = re.compile(
     rf"\b({'|'.join(_WORDS)}) (?:({_GPU}|gpus?\b|(?:nvidia )?\w+ gpus\b)|(?:full )?epochs?\b)", re.I
@@ -81,7 +57,7 @@ _COUNTED = re.compile(
 
 def find_facts(document: Document) -> Facts:
     """The sentences, tables and named figures of a document."""
-    facts = Facts(document)
+    facts, intro = Facts(document), ""
     for number, block in enumerate(document.blocks):
         if facts.figures > _MOST_FIGURES:
             text = " ".join(" ".join(row) for row in block.rows) or block.text
@@ -91,8 +67,18 @@ def find_facts(document: Document) -> Facts:
         if block.kind == "table":
             _read_table(facts, block, scope)
         elif block.kind != "code":
+            known = len(facts.facts)
             _read_sentences(facts, block, scope)
+            if block.kind == "item" and _RESULTS.search(intro):
+                facts.facts[known:] = [_of_evaluation(each) for each in facts.facts[known:]]
+        intro = intro if block.kind == "item" else block.text[-200:]
     return facts
+
+
+def _of_evaluation(fact: Fact) -> Fact:
+    """A figure of a list of results on held-out data, named so."""
+    name = f"validation_{fact.name}" if fact.name in ("loss", "perplexity") else fact.name
+    return replace(fact, name=name, label=f"evaluation {fact.label}")
 
 
 def _read_sentences(facts: Facts, block: Block, scope: tuple[str, ...]) -> None:
@@ -123,7 +109,10 @@ def _facts_of(sentence: Sentence) -> Iterator[Fact]:
         right = figures[at + 1].start if at + 1 < len(figures) else len(text)
         before, after = text[left : figure.start], text[figure.end : right]
         is_to = at > 0 and bool(_TO.fullmatch(before))
-        name, label = ("devices", "GPUs") if _GPUS.match(text, figure.end) else _name(before, after, figure)
+        is_gpus = figure.unit in ("", "x") and figure.value < 1e5 and _GPUS.match(text, figure.end)
+        name, label = name_in(text, figure, before, after, None if is_to else last)
+        if is_gpus:
+            name, label = "devices", "GPUs"
         if is_to and name is None and last:
             name, label = last
         role = _role(text, figure, before, after, name, is_to=is_to)
@@ -131,6 +120,8 @@ def _facts_of(sentence: Sentence) -> Iterator[Fact]:
         if name:
             yield Fact(name, figure, sentence.line_of(figure), sentence.scope, role, label)
     for match in _COUNTED.finditer(text):
+        if match[1].lower() == "one" and not match[2]:  # `one epoch has` is no length of a training
+            continue
         count = float(_WORDS.index(match[1].lower()) + 1)
         figure = _counted(match, count)
         name = "devices" if match[2] else "epochs"
@@ -149,64 +140,11 @@ def _counted(match: re.Match[str], count: float) -> Figure:
     )  # fmt: skip
 
 
-def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
-    unit = figure.unit
-    before = _FORMAT.sub(lambda match: " " * len(match[0]), before)
-    behind, ahead = name_after(after, unit), name_before(before, unit)
-    if special := _special(before, after, behind.name if behind else "", figure):
-        return special
-    if (
-        behind
-        and behind.name == "steps"
-        and re.search(r"\bepoch (?:is|has|takes|took|of|had|was|=) (?:about )?$", before, re.I)
-    ):
-        return "steps_per_epoch", "steps"
-    if behind and ahead and behind.name == "tokens" and ahead.name == "seq_len":
-        return "seq_len", "length"
-    if ahead and ahead.name in ("batch", "global_batch") and _TOKENS.match(after):
-        return "tokens_per_step", before[-90:][ahead.start : ahead.end]
-    if behind and (behind.start <= 1 or not ahead):
-        return behind.name, after[behind.start : behind.end]
-    if ahead and ahead.name in ("steps", "max_steps") and figure.value != int(figure.value):
-        return None, ""
-    if ahead:
-        return ahead.name, before[-90:][ahead.start : ahead.end]
-    is_listed = re.search(r"(?:^|[,(:])\s*$", before) and re.match(r"\s*(?:$|[,.;()])", after)
-    if unit == "s" and figure.value >= 10 and (_SPAN.search(before) or (is_listed and _SPENT.search(before))):
-        return "total_seconds", "time"
-    if unit == "bytes" and (words := re.search(r"\bcheckpoints?\b.*", before, re.I)):
-        return "checkpoint_bytes", words[0]
-    return None, ""
-
-
-def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | None, str] | None:
-    """The name of a figure whose noun alone says another thing: `steps of 32 samples` is a batch."""
-    if name == "steps" and _WARMING.search(before):
-        return "warmup_steps", "warm-up"
-    if name in ("samples", "train_samples") and _STEPS_OF.search(before):
-        return "batch", "samples a step"
-    if name == "tokens" and _STEPS_OF.search(before):
-        return "tokens_per_step", "tokens a step"
-    if name == "tokens" and re.search(r"\b(?:samples|examples|documents) of $", before, re.I):
-        return "seq_len", "length"
-    if name == "tokens" and _CORPUS.search(before):
-        return "corpus_tokens", "tokens of the data"
-    if name == "parameters" and re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I):
-        return "embedding_parameters", "embeddings"
-    if name == "parameters" and _EMBEDDING.search(before):
-        return "embedding_parameters", "embedding"
-    if name == "parameters" and _OTHER_PART.search(before):
-        return None, ""
-    if name in ("steps", "max_steps") and figure.value != int(figure.value):
-        return None, ""
-    if not name and figure.text[-1:] in "MB" and figure.unit == "" and _MODEL.match(after):
-        return "parameters", "model"
-    return None
-
-
 def _role(text: str, figure: Figure, before: str, after: str, name: str | None, *, is_to: bool) -> str:
     if is_to:
         return "to"
+    if name in ("steps", "epochs") and _NUMBERED.search(before):
+        return "other"
     if re.search(r"[\[{][^\[\]{}]{0,200}$", text[max(0, figure.start - 200) : figure.start]):
         return "other"  # one of a list of choices
     if re.match(r"\s*(?:->|→|=>|\bto\b\s)", after) or re.search(r"\bfrom\s+(?:about )?$", before, re.I):
@@ -283,6 +221,9 @@ def _name_of_column(header: Sequence[str], rows: Sequence[Sequence[Cell]], at: i
     for unit in sorted(units, key=lambda each: each == ""):
         if name := name_of(header[at], unit):
             return name
+    kinds = {found[1].lower() for row in rows if at < len(row) and (found := _ROW_OF.match(row[at].text))}
+    if len(kinds) == 1 and rows and all(at < len(row) and _ROW_OF.match(row[at].text) for row in rows):
+        return f"{kinds.pop()}s"
     return None
 
 
@@ -301,7 +242,7 @@ def _facts_of_table(table: Table) -> Iterator[Fact]:
                 continue
             if name is None or cell.figure is None or cell.figure.unit not in (*NAMES[name].units, ""):
                 continue
-            if name in ("batch", "global_batch") and _TOKENS.match(cell.text, cell.figure.end):
+            if name in ("batch", "global_batch") and TOKENS.match(cell.text, cell.figure.end):
                 name = "tokens_per_step"
             subject = "" if is_log or len(table.header) <= 2 else table.header[at]
             scope = (*table.scope, f"row {cell.line}") if table.by_row else (*table.scope, f"column {at}")

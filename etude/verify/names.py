@@ -45,18 +45,20 @@ NAMES: dict[str, Name] = {
     rf"|duration)|time (?:of|for) (?:an|one|each) epoch", ("s",), noun=True),
     "tokens_per_step": Name(rf"tokens{_PER}(?:optimi[sz]er |training |global )?(?:step|batch"
     rf"|update)", noun=True),
+    "gpu_hours": Name(r"(?:gpu|device|accelerator|[ahv]\d00)[ -]?hours?", noun=True),
     "tokens_per_parameter": Name(rf"tokens{_PER}param\w*", noun=True),
     "micro_batch": Name(
         r"(?:per[ _-]?(?:device|gpu)(?:[ _-]train)?|micro|device)[ _-]?batch" + _SIZE
         + rf"|(?:train[ _]?)?batch{_SIZE} ?(?:per|/|on each|\(per) ?(?:device|gpu|rank)|per[ "
-        rf"_-](?:device|gpu)|per_device_train_batch_size",
+        rf"_-](?:device|gpu)(?![ -]hour)|per_device_train_batch_size",
         noun=True, setting=True,
     ),
     "accumulation": Name(r"(?:gradient[ _-]?)?accumulat\w*(?:[ _-](?:steps|factor))?|grad[ "
-    r"_-]?accum\w*(?:[ _-]steps)?", noun=True, setting=True),
+    r"_-]?accum\w*(?:[ _-]steps)?|micro-?batches(?! of)", noun=True, setting=True),
     "eval_batch": Name(rf"(?:per_device_)?{_HELD}[ _-]?batch{_SIZE}", setting=True),
     "global_batch": Name(rf"(?:global|effective|total(?:[ _]train)?)[ _-]?batch{_SIZE}"
-    rf"|total_train_batch_size", noun=True, setting=True),
+    rf"|total_train_batch_size|(?:sequences|samples|examples|rows){_PER}(?:optimi[sz]er |training )?"
+    rf"(?:step|update|iteration)(?![a-z])", noun=True, setting=True),
     "batch": Name(r"(?:train(?:ing)?[ _-]?)?batch(?:[ _-]?size|es of)?(?! \d| norm)", setting=True),
     "max_grad_norm": Name(r"max[ _-]?grad(?:ient)?[ _-]?norm|(?:gradient |grad )?clip\w*(?:[ "
     r"_-](?:norm|value))?", setting=True),
@@ -85,13 +87,15 @@ NAMES: dict[str, Name] = {
         r"(?:context|sequence|seq|max(?:imum)?|block|input)(?:[ _-]?(?:seq\w*|token))?[ _-]?(?:length"
         r"|len|window|size)(?![a-z])"
         r"|(?:sequences|rows|chunks|windows|blocks) of|context(?: of)?(?![ -]window|[ -]length|[a-z])"
-        r"|n_ctx|n_positions|cutoff_len", setting=True,
+        rf"|n_ctx|n_positions|cutoff_len|tokens{_PER}(?:sequence|sample|example|row|window)(?![a-z])"
+        r"|token[ -](?:context|sequence|window|block|sample)s?", noun=True, setting=True,
     ),
     "width": Name(r"d[ _]model|hidden[ _-]?(?:size|dim\w*|width)|embedding[ _-]?(?:dim\w*|size)|n_embd"
     r"|model (?:dim\w*|width)|width|(?<![\w ])d(?= ?=)", noun=False, setting=True),
     "ffn": Name(r"(?:d_?ff|ffn|feed-?forward|intermediate|mlp)(?:[ _-]?(?:size|dim\w*|width"
     r"|hidden))?", setting=True),
-    "head_dim": Name(rf"head[ _-]?(?:dim\w*|size|width)|dim\w*{_PER}head", setting=True),
+    "head_dim": Name(rf"head[ _-]?(?:dim\w*|size|width)|dim\w*{_PER}head|dim\w* each", noun=True,
+    setting=True),
     "kv_heads": Name(r"(?:kv|key[ -/]?value)[ _-]?heads|num_key_value_heads"
     r"|n_kv_head", noun=True, setting=True),
     "heads": Name(r"(?:attention |query )?heads|n_head|num_attention_heads|attention[ "
@@ -110,19 +114,22 @@ NAMES: dict[str, Name] = {
     "non_embedding_parameters": Name(r"non-embedding(?: param\w*)?", noun=True),
     "parameters": Name(r"(?:total |all |model |unique )*param(?:eter)?s?(?:[ _]count)?(?![a-z])|all "
     r"params|model size|num_parameters", noun=True),
-    "lora_rank": Name(r"(?:lora[ _-]?)?rank(?:[ _]?\(?r\)?)?|lora[ _]r(?![a-z])|(?<![\w])r(?= "
+    "lora_rank": Name(r"(?:lora[ _-]?)?rank(?:[ _]?\(?r\)?)?|lora[ _]r(?![a-z])|(?<![\w ])r(?=$)"
+    r"|(?<![\w])r(?= "
     r"?[=:])", setting=True),
     "lora_alpha": Name(r"(?:lora[ _-]?)?alpha|α", setting=True),
     "lora_scale": Name(r"(?:lora )?scal(?:e|ing)(?: factor)?", ("", "x")),
     "validation_samples": Name(rf"{_HELD}[ _-]?(?:samples|examples|rows|set|size|split|pairs"
-    rf"|data)", noun=True),
+    rf"|data)|for (?:validation|evaluation|testing)(?![a-z])", noun=True),
     "train_samples": Name(r"train(?:ing)?[ _-]?(?:samples|examples|rows|set(?: size)?|split|pairs"
-    r"|data(?:set)?(?: size)?)|num examples", noun=True),
+    r"|data(?:set)?(?: size)?)|num examples|(?:for|to) train(?:ing)?(?![a-z])", noun=True),
     "duplicates": Name(r"(?:near-)?duplicat\w+", ("", "%"), noun=True),
     "samples": Name(r"(?:total )?(?:samples|examples|rows|instances|pairs|dataset(?: size)?"
     r"|data(?:set)? size|num_samples)(?![a-z])", noun=True),
     "tokens": Name(r"(?:training |total |seen )*tokens(?: seen| processed| trained)?(?![a-z_/])(?! "
     r"per)|num_input_tokens_seen", noun=True),
+    "evaluations": Name(r"evaluations(?! (?:in an?|per|each|a|for) )", noun=True),
+    "checkpoints": Name(r"checkpoints", noun=True),
     "best_epoch": Name(r"best epoch"),
     "best_step": Name(r"best step"),
     "epochs": Name(r"(?:num[ _](?:train[ _])?|total |training |number of "
@@ -132,18 +139,20 @@ NAMES: dict[str, Name] = {
     "steps": Name(r"(?:training |optimi[sz]er |optimi[sz]ation |total |update |gradient )*(?:steps?"
     r"|iterations|iters?|updates)(?![a-z_/])(?! per)", noun=True),
     "devices": Name(r"(?:number of |num[ _])?(?:gpus?|devices|accelerators|ranks|world[ _]size"
-    r"|num_processes)(?![a-z])", ("", "x"), noun=True, setting=True),
+    r"|num_processes)(?![a-z])(?![ -]?(?:hours?|days?)\b)", ("", "x"), noun=True, setting=True),
     "checkpoint_bytes": Name(r"(?:full |final |each |per )?checkpoints?(?: file| on disk)?(?: size)?"
     r"|(?:adapter|model|weights?) (?:file|on disk|size)", ("bytes",), noun=True),
     "weight_bytes": Name(r"(?:model )?weights", ("bytes",), noun=True),
-    "optimizer_bytes": Name(r"(?:adamw? |optimi[sz]er )(?:states?|memory|moments)", ("bytes",), noun=True),
+    "optimizer_bytes": Name(r"(?:adamw? |optimi[sz]er )(?:states?|memory|moments)"
+    r"|(?:two )?moments", ("bytes",), noun=True),
     "gradient_bytes": Name(r"gradients", ("bytes",), noun=True),
     "memory_bytes": Name(r"(?:peak |gpu |max |allocated |used )*(?:memory|vram|rss)(?: usage| used| "
     r"allocated)?|used", ("bytes",), noun=True),
     "total_seconds": Name(r"(?:total |overall |full )?(?:train(?:ing)?[ _])?(?:wall[ -]?(?:clock"
     r"|time)(?: time)?|elapsed(?: time)?|run[ _-]?time|duration|time)(?:taken|total)?(?![a-z])|took"
     r"|takes|in total|finished in|completed in|trained for|overall|total", ("s", ""), noun=True),
-    "mfu": Name(r"mfu|model flops? utili[sz]ation|(?:of )?(?:the )?(?:theoretical )?peak(?: flops| "
+    "mfu": Name(r"mfu|model flops? utili[sz]ation"
+    r"|(?:of )?(?:the |its )?(?:[\w ]{1,12}(?:'s )?)?(?:theoretical )?peak(?: bf16| flops| "
     r"throughput| performance)?", ("%",), noun=True),
     "gpu_utilisation": Name(r"gpu[ _-]?util\w*", ("%",), noun=True),
     "flops": Name(r"flops?(?:/s)?|compute|throughput|operations", ("flops",), noun=True),
@@ -160,6 +169,7 @@ NAMES: dict[str, Name] = {
 SETTINGS = frozenset(name for name, each in NAMES.items() if each.setting)
 LOSSES = {"loss", "train_loss", "validation_loss"}
 SCORES = {"accuracy", "f1", "bleu", "pass_at", "recall", "precision"}
+METRICS = LOSSES | SCORES | {"perplexity", "validation_perplexity", "train_perplexity"}
 _LONGEST = 90
 _COMPILED = {name: re.compile(rf"(?<![a-z0-9])(?:{each.words})", re.I) for name, each in NAMES.items()}
 _CONNECTING = frozenset(
@@ -169,7 +179,10 @@ _CONNECTING = frozenset(
     a about altogether approximately are around as at average be became becomes been beginning
     best by came
     comes declined declines decreased down dropped dropping drops end ended ending ends equal equals
-    fall falling falls fell final first for from goes grew grows high highest hit improved increased
+    fall falling falls fell final first
+    add adds another grew weigh weighs shrink shrinks shrank occupy stood for
+    from goes grew grows high highest hit
+    improved increased
     is it its last low lowest mean need needs now number occupies occupy of only outset peak rate
     reached reaches reaching require requires rises rising rose roughly set size stands start
     started starting starts steps still stood take takes the then to took total up use used uses
@@ -186,6 +199,18 @@ _ADJECTIVES = frozenset(
     labeled labelled long model more nvidia of optimiser optimization optimizer python query raw
     real short source such text total trainable training transformer unique unlabelled update
     warm-up warmup
+    """,
+    )
+)
+# Words that part a number from the noun behind it; others describe the noun.
+_PARTING = frozenset(
+    re.findall(
+        r"\S+",
+        """
+    a about after all an and batches another are as at be before but by compute cost decoding during each
+    eval evaluation every extra few fewer for from had has have if in into is it its less long more of on
+    one or other our over per shot since so steps test than that the their then these they this those to
+    took takes training-free unique unseen using validation was we were when where which while with words
     """,
     )
 )
@@ -236,14 +261,37 @@ def name_after(text: str, unit: str) -> Found | None:
         words = [word.lower() for word in _WORD.findall(gap)]
         if (
             not NAMES[found.name].noun
+            or text[: found.end].endswith(" of")  # `sequences of` names the number behind it
             or re.search(r"[^\w\s'-]|[\d]", gap)
             or len(words) > 3
-            or not set(words) <= _ADJECTIVES
+            or not (
+                set(words) <= _ADJECTIVES
+                or (len(words) <= 2 and found.name != "total_seconds" and not set(words) & _PARTING)
+            )
         ):
             continue
         if best is None or (found.start, -found.end) < (best.start, -best.end):
             best = found
     return best
+
+
+@lru_cache(maxsize=5_000)
+def bytes_in(text: str) -> Found | None:
+    """The last of what takes bytes that a text names: weights, gradients, a checkpoint, memory."""
+    return max(_find(text, "bytes"), key=lambda each: (each.end, -each.start), default=None)
+
+
+@lru_cache(maxsize=5_000)
+def metrics_in(text: str, unit: str) -> list[Found]:
+    """The losses, perplexities and scores that a text names, in its order, the longer of two at one place."""
+    found = sorted(
+        (each for each in _find(text, unit) if each.name in METRICS), key=lambda each: (each.start, -each.end)
+    )
+    kept: list[Found] = []
+    for each in found:
+        if not kept or each.start >= kept[-1].end:
+            kept.append(each)
+    return kept
 
 
 def _find(text: str, unit: str) -> list[Found]:

@@ -25,7 +25,8 @@ _LINK = re.compile(
 _CLOCK = re.compile(r"(?<![\w:.])(\d{1,3}):(\d{2})(?::(\d{2}))?(?![\d:])")
 _LONG = re.compile(
     r"(?<![\w.,])(?:(\d+) ?(?:d|days?),? )?(?:(\d+) ?(?:h|hrs?|hours?),?(?: and)? ?)?"
-    r"(\d+) ?(?:m|mins?|minutes?)\b(?:,?(?: and)? ?(\d+(?:\.\d+)?) ?(?:s|secs?|seconds?)\b)?"
+    r"(\d+) ?(?:m|mins?|minutes?)\b(?:,?(?: and)? ?(\d+(?:\.\d+)?) ?(?:s|secs?|seconds?)\b"
+    r"(?! ?(?:per\b|/|each\b|an? |for\b)))?"
 )
 _DAYS = re.compile(r"(?<![\w.,])(\d+) ?(?:d|days?),?(?: and)? (\d+) ?(?:h|hrs?|hours?)\b")
 _MAGNITUDES = {
@@ -56,9 +57,13 @@ _ABOUT = re.compile(
     r"(?:~|≈|∼|\b(?:about|around|approx\.?|approximately|roughly|nearly|almost|circa|ca\.|some))[ $]?$", re.I
 )
 _BOUND = re.compile(
-    r"(?:(?<![-=])[<>≤≥]=?|±|\+/-|\b(?:over|more than|less than|under|at least|at most|up to|below"
+    r"(?:(?<![-=])[<>≤≥]=?|±|\+/-|(?:^|\b(?:well|just|of|with|has|have|had|took|takes|is|was|are|were|and|to"
+    r"|reach\w*|in) )over"
+    r"|\b(?:more than|less than|under|at least|at most"
+    r"|(?<!crept )(?<!rose )(?<!went )(?<!climbed )(?<!back )up to|below"
     r"|above|fewer than|beyond|exceed\w*"
-    r"|within|no more than|maximum of|minimum of|max\.?|min\.?|between|limit of|until))[ $]?$", re.I
+    r"|within|no more than|(?<!its )(?<!the )(?:maximum|minimum) of|max\.?|min\.?"
+    r"|between|limit of|until))[ $]?$", re.I
 )  # fmt: skip
 _BETWEEN = re.compile(r"(?:\s?[kKMB]?(?:%|h|s|GB|min|hours)?)\s?(?:-|–|—|\.\.|(?<=\s)to(?=\s))\s?", re.I)
 

@@ -23,11 +23,16 @@ _OPERATORS = {
     "–": "-",
 }
 _OPERATOR = re.compile(r"(?<![A-Za-z])(?:[×x*·÷+=≈](?![A-Za-z])|/(?![A-Za-z])|(?<=\s)[-−–](?=\s))")
-_OF = re.compile(r"\s*(?:(?!instead)\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a total of |all )?(?:\w+ )?")
+OF = re.compile(r"\s*(?:(?!instead)\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a total of |all )?(?:\w+ )?")
 _SHARE_GAP = re.compile(
     r"[^%.;]{0,40}?(?:\(|=|, or|, i\.e\.|, that is|, |:|—|is|are|were|was) ?(?:about |around |~|≈)?"
 )
-_LEVEL = re.compile(r"\s*(?:[\w-]+ ){0,2}(?:intervals?|confidence|ci\b|credible|quantile|percentile)", re.I)
+LEVEL = re.compile(r"\s*(?:[\w-]+ ){0,2}(?:intervals?|confidence|ci\b|credible|quantile|percentile)", re.I)
+_HOURS = re.compile(r"[ -](?:gpu|device|node|core|machine|accelerator|[ahv]\d00)[ -]?(hour|day)s?\b", re.I)
+_AGAINST = re.compile(
+    r"\)?,? (?:against|versus|vs\.?|compared (?:with|to)|up from|down from)"
+    r" (?:the |only |about )?(?:\w+'s )?", re.I
+)  # fmt: skip
 _BY = re.compile(
     r"(?:\bby|\bup|\bdown|[(,:;–—]|increase|improve\w*|gain|rise|reduction|drop|decrease|of|a|an"
     r"|relative|absolute|about|\+|↑|↓|~)\s*[-+−~]?\(?$",
@@ -82,7 +87,8 @@ def _absolute(text: str, tight: Range, loose: Range, claimed: Figure, facts: tup
     return Reading(text, tight, loose, facts)
 
 
-def _fact(sentence: Sentence, figure: Figure) -> Fact:
+def fact_in(sentence: Sentence, figure: Figure) -> Fact:
+    """A figure of a sentence as one that can be judged."""
     return Fact("", figure, sentence.line_of(figure), sentence.scope)
 
 
@@ -99,6 +105,12 @@ def _equations(sentence: Sentence) -> Iterator[Finding]:
             end += 1
         operands, operators = figures[at : end + 1], gaps[at:end]
         claimed = _result(sentence, gaps, at, end)
+        inside = sentence.text[operands[0].end : operands[-1].start]
+        is_nested = "(" in inside and any(each in "+-" for each in operators) and "*" in operators
+        if is_nested and claimed is not None:
+            yield from _nested(sentence, claimed, operands, operators)
+            at = end + 1
+            continue
         if claimed is not None and len(operands) <= 12 and all(each.hedge != "bound" for each in operands):
             yield from _judge_equation(sentence, claimed, operands, operators)
         at = end + 1
@@ -145,6 +157,8 @@ def _judge_equation(
         factor = 100.0
     elif "%" in units and not is_sum and claimed.unit != "%" and len(units) == 1:
         factor = 0.01
+    elif expected == "s" and claimed.unit == "" and (hours := _HOURS.match(sentence.text, claimed.end)):
+        expected, factor = "", 1 / 3600 if hours[1] == "hour" else 1 / 86400
     elif claimed.unit not in (expected, "x") and not (claimed.unit == "points" and expected == "%"):
         return
     if len(units) > 1 or (claimed.unit == "" and expected not in ("", "%")):
@@ -161,8 +175,62 @@ def _judge_equation(
         is_ratio and claimed.unit == "" and claimed.tight.low == claimed.tight.high
     ):  # a count, with a last part
         tight = Range(math.floor(tight.low), math.ceil(tight.high))
-    made = Reading(text, tight, loose * factor, tuple(_fact(sentence, each) for each in operands))
-    yield judge("arithmetic", _fact(sentence, claimed), [made])
+    made = Reading(text, tight, loose * factor, tuple(fact_in(sentence, each) for each in operands))
+    yield judge("arithmetic", fact_in(sentence, claimed), [made])
+
+
+def _nested(
+    sentence: Sentence, claimed: Figure, operands: Sequence[Figure], operators: Sequence[str]
+) -> Iterator[Finding]:
+    """A formula with sums in brackets and no unit, `24 x 16 x (2,048 + 2,048) = 1,572,864`."""
+    text, tokens = sentence.text, list[str]()
+    for at, each in enumerate(operands):
+        gap = text[operands[at - 1].end : each.start] if at else text[max(0, each.start - 2) : each.start]
+        marks = re.sub(r"[^()]", "", gap)
+        head, _, tail = (marks.rpartition(")")[0] + marks.rpartition(")")[1], "", marks.rpartition(")")[2])
+        tokens += [*head, *([operators[at - 1]] if at else []), *tail, repr(each.value)]
+    tokens += [")"] * (tokens.count("(") - tokens.count(")"))
+    if any(each.unit or each.hedge for each in (*operands, claimed)) or tokens.count("(") != tokens.count(
+        ")"
+    ):
+        return
+    try:
+        value = _calculate(tokens)
+    except (IndexError, ValueError, ZeroDivisionError, OverflowError):
+        return
+    used = tuple(fact_in(sentence, each) for each in operands)
+    yield judge(
+        "arithmetic",
+        fact_in(sentence, claimed),
+        [Reading(" ".join(tokens), exactly(value), exactly(value).widen(1e-3), used)],
+    )
+
+
+def _calculate(tokens: list[str]) -> float:
+    """The value of numbers, operators and brackets."""
+    left = list(tokens)
+
+    def term() -> float:
+        total = atom()
+        while left and left[0] in "*/":
+            total = total * atom() if left.pop(0) == "*" else total / atom()
+        return total
+
+    def total() -> float:
+        result = term()
+        while left and left[0] in "+-":
+            result = result + term() if left.pop(0) == "+" else result - term()
+        return result
+
+    def atom() -> float:
+        first = left.pop(0)
+        if first != "(":
+            return float(first)
+        inner = total()
+        left.pop(0)
+        return inner
+
+    return total()
 
 
 def _evaluate(values: Sequence[Range], operators: Sequence[str]) -> Range:
@@ -182,28 +250,23 @@ def _shares(sentence: Sentence) -> Iterator[Finding]:
     text = sentence.text
     for a, b, c in zip(sentence.figures, sentence.figures[1:], sentence.figures[2:]):
         first, second = text[a.end : b.start], text[b.end : c.start]
-        facts = tuple(_fact(sentence, each) for each in (a, b, c))
+        facts = tuple(fact_in(sentence, each) for each in (a, b, c))
         is_list = "/" in first and re.search(r"\d\s*/\s*$", text[: a.start][-6:])
         is_closed = second.lstrip().startswith(")") and text.find("(", 0, a.start) >= 0
         if is_list or is_closed or not all(each.is_usable for each in (a, b, c)):
             continue
-        if _LEVEL.match(text, c.end):
+        if LEVEL.match(text, c.end):
             continue
-        if (
-            c.unit == "%"
-            and a.unit == b.unit != "%"
-            and _OF.fullmatch(first)
-            and _SHARE_GAP.fullmatch(second)
-        ):
-            yield _judge_share(facts[2], facts[0], facts[1])
-        elif b.unit == c.unit == "" and _is_bracket(first) and _OF.fullmatch(second):
+        if c.unit == "%" and a.unit == b.unit != "%" and OF.fullmatch(first) and _SHARE_GAP.fullmatch(second):
+            yield judge_share(facts[2], facts[0], facts[1])
+        elif b.unit == c.unit == "" and _is_bracket(first) and OF.fullmatch(second):
             if a.unit == "%" or (a.unit == "" and a.value < 1 and "." in a.text and b.value <= c.value):
-                yield _judge_share(facts[0], facts[1], facts[2])
+                yield judge_share(facts[0], facts[1], facts[2])
         elif (
             a.unit == "%"
             and b.unit == c.unit
             and b.unit != "%"
-            and _OF.fullmatch(first)
+            and OF.fullmatch(first)
             and re.fullmatch(r"(?:\s\w+){0,3}\s?(?:\(|=|, i\.e\.|, that is,|, or) ?(?:about |~|≈)?", second)
         ):
             made = Reading(
@@ -230,7 +293,7 @@ def _shares(sentence: Sentence) -> Iterator[Finding]:
                 sentence.line_of(a),
                 f"{a.text}{gap}{b.text}",
                 "a part is larger than the whole",
-                facts=(_fact(sentence, a), _fact(sentence, b)),
+                facts=(fact_in(sentence, a), fact_in(sentence, b)),
             )
 
 
@@ -238,7 +301,8 @@ def _is_bracket(gap: str) -> bool:
     return bool(re.fullmatch(r"(?:\s\w+){0,3}\s?\(\s?", gap))
 
 
-def _judge_share(claimed: Fact, part: Fact, whole: Fact) -> Finding:
+def judge_share(claimed: Fact, part: Fact, whole: Fact) -> Finding:
+    """The verdict on a share by its part and its whole."""
     a, b = part.figure, whole.figure
     factor = 100.0 if claimed.figure.unit == "%" else 1.0
     tight, loose = a.tight / b.tight * factor, a.loose / b.loose * factor
@@ -255,7 +319,7 @@ def _splits(sentence: Sentence) -> Iterator[Finding]:
         parts = [float(each) for each in match.groups() if each]
         inside = [figure for figure in sentence.figures if match.start() <= figure.start < match.end()]
         total = sum(parts)
-        facts = [_fact(sentence, figure) for figure in inside]
+        facts = [fact_in(sentence, figure) for figure in inside]
         around = sentence.text[max(0, match.start() - 25) : match.end() + 25].lower()
         if not facts or not 50 < total < 200 or "split" not in around:
             continue
@@ -279,6 +343,7 @@ def _changes(sentence: Sentence) -> Iterator[Finding]:
         (a, b) for a, b in itertools.pairwise(figures)
         if a.unit in (b.unit, "") and a.is_usable and b.is_usable and (
             re.fullmatch(r"(?:\s(?!and)\w+){0,2}\s*(?:->|→|=>)\s*", text[a.end : b.start])
+            or _AGAINST.fullmatch(text[a.end : b.start])
             or (re.fullmatch(r"[^.;\d]{0,30}?\sto\s(?:about |only |just )?", text[a.end : b.start])
                 and re.search(r"\bfrom (?:about |~|an? )?(?:\w+ (?:\w+ )?of )?$", text[: a.start], re.I))
         )
@@ -292,13 +357,22 @@ def _changes(sentence: Sentence) -> Iterator[Finding]:
         and _BY.search(text[max(0, each.start - 24) : each.start])
     ]  # fmt: skip
     near = [each for each in others if 0 <= each.start - b.end < 60 or 0 <= a.start - each.end < 40]
-    if len(near) != 1 or (near[0].unit == a.unit == "%" and not near):
+    if not 1 <= len(near) <= 2 or len({each.unit for each in near}) < len(near):
         return
-    claimed = near[0]
-    between = text[b.end : claimed.start] if claimed.start > b.end else text[claimed.end : a.start]
+    if _AGAINST.fullmatch(text[a.end : b.start]):
+        a, b = b, a
+    for claimed in near:
+        yield from _judge_change(sentence, a, b, claimed)
+
+
+def _judge_change(sentence: Sentence, a: Figure, b: Figure, claimed: Figure) -> Iterator[Finding]:
+    text = sentence.text
+    start, end = min(a.start, b.start), max(a.end, b.end)
+    between = text[end : claimed.start] if claimed.start > end else text[claimed.end : start]
+    between = re.sub(r"\d[\d.]*\s?(?:%|percentage points|points|pp)\s\(", "", between)
     if re.search(r"\b(?:while|whereas|but|and (?!by)|with \w+ \w+ at|of (?:peak|all|the))\b|\d", between):
         return
     words = text[max(0, claimed.start - 20) : claimed.end + 20].lower()
-    readings = change_readings(_fact(sentence, a), _fact(sentence, b), claimed, words)
+    readings = change_readings(fact_in(sentence, a), fact_in(sentence, b), claimed, words)
     if readings and a.value != 0:
-        yield judge("change", _fact(sentence, claimed), readings, any_confirms=claimed.unit == "x")
+        yield judge("change", fact_in(sentence, claimed), readings, any_confirms=claimed.unit == "x")

@@ -121,14 +121,6 @@ def _tokens(facts: Facts) -> Iterator[Finding]:
             if claimed.role == "other":
                 made = made[:1]
             yield judge("tokens", claimed, made)
-    for claimed in facts.named("tokens_per_parameter"):
-        tokens, parameters = facts.near(claimed, "tokens"), facts.near(claimed, "parameters")
-        if tokens and parameters:
-            yield judge("ratio", claimed, [_ratio(tokens, parameters)])
-
-
-def _ratio(first: Fact, second: Fact) -> Reading:
-    return reading(f"{first.figure.text} / {second.figure.text}", lambda a, b: a / b, first, second)
 
 
 def _rows(facts: Facts, near: Fact) -> list[Reading]:
@@ -205,64 +197,21 @@ def _over_epochs(rows: Reading, batch: Reading, epochs: Fact) -> Reading:
 
 
 def _speeds(facts: Facts) -> Iterator[Finding]:
-    total = "total_seconds"
-    for rate, amounts in (("tokens_per_second", ("tokens",)), ("steps_per_second", ("max_steps", "steps"))):
-        for claimed in facts.named(rate, roles=("plain", "other")):
-            amount = next((found for each in amounts if (found := facts.near(claimed, each))), None)
-            time = facts.near(claimed, total)
-            if (
-                amount
-                and time
-                and _is_time(time)
-                and (claimed.role == "plain" or amount.scope == claimed.scope == time.scope)
-            ):
-                yield judge("speed", claimed, [_over(amount, time)])
+    """Samples a second from the rows of all epochs, where no batch says how many a step takes."""
     for claimed in facts.named("samples_per_second"):
-        time, epochs, rows = facts.near(claimed, total), facts.near(claimed, "epochs"), _rows(facts, claimed)
-        if time and rows and _is_time(time):
+        time, epochs, rows = (
+            facts.near(claimed, "total_seconds"),
+            facts.near(claimed, "epochs"),
+            _rows(facts, claimed),
+        )
+        steps = facts.near(claimed, "max_steps", "steps")
+        if time and rows and _is_time(time) and not (steps and batches(facts, claimed)):
             more = [epochs] if epochs else []
             yield judge("speed", claimed, [_per_second(each, more, time) for each in rows], any_confirms=True)
-    for claimed in facts.named("step_seconds", "epoch_seconds"):
-        names = ("max_steps", "steps") if claimed.name == "step_seconds" else ("epochs",)
-        count = next((found for each in names if (found := facts.near(claimed, each))), None)
-        time = facts.near(claimed, total)
-        if count and time and _is_time(time) and count.value > 0 and claimed.figure.unit == "s":
-            expected = reading(
-                f"{time.figure.text} / {count.figure.text}", lambda t, n: t / n, time, count, slack=_SLACK
-            )
-            yield judge("speed", claimed, [expected])
-    for claimed in facts.named("step_seconds"):
-        speed = facts.near(claimed, "steps_per_second")
-        if speed and claimed.figure.unit == "s":
-            yield judge(
-                "speed", claimed, [reading(f"1 / {speed.figure.text}", lambda r: exactly(1.0) / r, speed)]
-            )
-    for claimed in facts.named("tokens_per_second"):
-        step, size = facts.near(claimed, "step_seconds"), facts.near(claimed, "tokens_per_step")
-        if step and size and step.figure.unit == "s":
-            yield judge(
-                "speed",
-                claimed,
-                [
-                    reading(
-                        f"{size.figure.text} / {step.figure.text}",
-                        lambda a, b: a / b,
-                        size,
-                        step,
-                        slack=_SLACK,
-                    )
-                ],
-            )
 
 
 def _is_time(time: Fact) -> bool:
     return time.figure.unit == "s" or bool(re.search(r"runtime|seconds", time.label))
-
-
-def _over(amount: Fact, time: Fact) -> Reading:
-    return reading(
-        f"{amount.figure.text} / {time.figure.text}", lambda n, t: n / t, amount, time, slack=_SLACK
-    )
 
 
 def _per_second(rows: Reading, more: list[Fact], time: Fact) -> Reading:

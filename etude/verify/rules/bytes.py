@@ -67,6 +67,9 @@ def _judge_bytes(
         text = f"{count.figure.text} x {factor:g} bytes ({what})"
         return reading(text, lambda n: n * factor * scales, count, slack=0.05)
 
+    if claimed.name == "optimizer_bytes" and is_named and 4.0 in sizes and "moment" in claimed.label.lower():
+        yield judge("bytes", claimed, [each(8, "two moments in fp32")])
+        return
     if claimed.name == "optimizer_bytes":
         yield judge(
             "bytes",

@@ -54,23 +54,33 @@ def _left(sentence: Sentence, before: Sequence[Sentence]) -> Iterator[Finding]:
         if each not in less
         and (_governs(_LEFT, text, each, counts) or _SAID_AFTER.match(text, each.end, each.end + 50))
     ]  # fmt: skip
-    if len(less) != 1 or len(left) != 1 or left[0].start < less[0].start:
+    if not less or len(left) != 1 or left[0].start < less[0].start:
         return
+    others = [each for each in counts if less[0].start < each.start < left[0].start]
+    if len(less) > 1 or others:  # `dropping 180,000 duplicates and 45,000 broken files`
+        if not all(
+            re.search(r"(?:,|\band)\s+(?:another |further )?$", text[: each.start][-16:]) for each in others
+        ):
+            return
+        less = [less[0], *others]
     gone, rest = less[0], left[0]
     wholes = [
         _fact(each, figure)
         for each in (sentence, *reversed(before))
         for figure in _counts(each)
-        if figure not in (gone, rest) and figure.value >= max(gone.value, rest.value)
+        if figure not in (*less, rest) and figure.value >= max(gone.value, rest.value)
     ]
     if not wholes or gone.value == rest.value:
         return
-    part, made = _fact(sentence, gone), []
+    parts, made = tuple(_fact(sentence, each) for each in less), []
     is_round = rest.value % 100 == 0 and not rest.hedge  # made of the printed figures
     for whole in wholes[:4]:
-        tight, loose = whole.figure.tight - gone.tight, whole.figure.loose - gone.loose
-        text = f"{whole.figure.text} - {gone.text}"
-        made.append(Reading(text, tight, tight if is_round else loose, (whole, part)))
+        tight, loose = whole.figure.tight, whole.figure.loose
+        for each in less:
+            tight, loose = tight - each.tight, loose - each.loose
+        text = " - ".join([whole.figure.text, *(each.text for each in less)])
+        exact = all(each.tight.low == each.tight.high for each in (whole.figure, *less))
+        made.append(Reading(text, tight, tight if is_round and exact else loose, (whole, *parts)))
     yield judge("arithmetic", _fact(sentence, rest), made, any_confirms=True)
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from etude.verify.facts import Facts, Sentence
+from etude.verify.facts import Fact, Facts, Sentence
 from etude.verify.verdicts import CONFIRMED, CONTRADICTS, Finding, note
 
 _ISO = re.compile(r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{2})(?::(\d{2}))?)?(?![\d-])")
@@ -115,7 +115,13 @@ def _order(
         )
         return
     has_hours = bool(re.search(r"\d:\d\d", start[2])) and bool(re.search(r"\d:\d\d", end[2]))
-    for fact in facts.named("total_seconds"):
+    before = r"(?:\bafter|\blast\w+|\btook|\bfor|[(=])\s*$"
+    spans = [
+        Fact("total_seconds", each, within.line_of(each), within.scope)
+        for each in (within.figures if within else ())
+        if each.unit == "s" and re.search(before, within.text[: each.start])
+    ] if within else []  # fmt: skip
+    for fact in [*facts.named("total_seconds"), *spans]:
         is_near = fact.scope == within.scope if within else fact.scope[:-2] == start[1].scope[:-2]
         if fact.figure.unit != "s" or not is_near:
             continue

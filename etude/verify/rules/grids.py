@@ -17,6 +17,10 @@ _COUNT = re.compile(
     r"|settings|runs|trials|experiments|trainings|configs|each|per model|grid points)\b",
     re.I,
 )
+_MORE_SETS = re.compile(
+    r"\b(?:two|three|four|five|six|both) (?:different )?(?!models\b)[\w-]+ ?(?:lengths|values|settings"
+    r"|choices|options|schedules?|seeds|optimi[sz]ers|ratios|sizes|rates)\b", re.I
+)  # fmt: skip
 _MODELS = re.compile(r"^\s*(?:\w+ ){0,3}models?\b", re.I)
 
 
@@ -29,6 +33,8 @@ def check_grids(facts: Facts) -> Iterator[Finding]:
             continue
         sizes = [len(values) for _, _, values in sets]
         inside = [(start, end) for start, end, _ in sets]
+        if _MORE_SETS.search(sentence.text):
+            continue
         free = [
             each for each in sentence.figures if not any(start <= each.start < end for start, end in inside)
         ]

@@ -59,6 +59,13 @@ def _speeds(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
     for rate in rates:
         yield from _within_peak(facts, gpu, rate)
     for claimed in facts.named("mfu"):
+        if (speed := facts.near(claimed, "flops")) and speed.scope == claimed.scope:
+            devices = None if _is_each(facts, speed) else facts.near(speed, "devices")
+            peak = gpu.half * (devices.value if devices else 1.0)
+            text = f"{speed.figure.text} / {printed(peak / 1e12)} TFLOP/s"
+            yield judge(
+                "peak", claimed, [reading(text, lambda s, peak=peak: s / peak * 100, speed, slack=0.05)]
+            )
         near = [rate for rate in rates if rate.scope[:-2] == claimed.scope[:-2]] or rates
         if near and len(near) <= 4:
             made = [_share_of_peak(facts, gpu, rate, most=7.0)[0] for rate in near]

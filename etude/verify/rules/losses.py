@@ -40,6 +40,11 @@ def _perplexities(facts: Facts) -> Iterator[Finding]:
     ):  # fmt: skip
         for claimed in facts.named(name, roles=("plain", "other", "to")):
             near = [loss for each in losses if (loss := _beside(facts, claimed, each))]
+            if name == "perplexity" and not _beside(facts, claimed, "validation_loss"):
+                near = [
+                    each for each in facts.named("validation_loss", roles=("plain", "to"))
+                    if each.scope[:-2] == claimed.scope[:-2] and claimed.role == "plain"
+                ][:6] or near  # fmt: skip
             if not near and name != "perplexity":
                 near = [loss for each in ("loss",) if (loss := _beside(facts, claimed, each))]
             if not near:

@@ -67,19 +67,19 @@ def _shapes(facts: Facts) -> Iterator[Finding]:
         if rows is None and claimed.name == "parameters":
             continue
         made = _decoder_sizes(
-            layers, width, rows, ffn, is_tied=bool(facts.says(r"\btied\b|weight tying|ties"))
+            layers,
+            width,
+            rows,
+            ffn,
+            is_tied=bool(
+                facts.says(
+                    r"\btied\b|weight tying|ties"
+                    r"|\bshar\w+ (?:one|the same|a single|their) (?:matrix|weights|table)"
+                )
+            ),
         )
         finding = judge("parameters", claimed, [made])
         yield finding
-    for claimed in facts.named("head_dim"):
-        width, heads = facts.near(claimed, "width"), facts.near(claimed, "heads")
-        if width and heads:
-            finding = judge(
-                "parameters",
-                claimed,
-                [reading(f"{width.figure.text} / {heads.figure.text}", lambda d, h: d / h, width, heads)],
-            )
-            yield finding
     for heads in facts.named("heads"):
         width, head = facts.near(heads, "width"), facts.near(heads, "head_dim")
         if (
@@ -239,6 +239,7 @@ def _ranks(facts: Facts) -> Iterator[Finding]:
         rank = facts.near(count, "lora_rank")
         if (
             rank
+            and rank.value >= 1
             and not count.figure.unit
             and not count.figure.hedge
             and count.figure.tight.low == count.figure.tight.high
@@ -269,12 +270,4 @@ def _ranks(facts: Facts) -> Iterator[Finding]:
                         high,
                     )
                 ],
-            )
-    for claimed in facts.named("lora_scale"):
-        alpha, rank = facts.near(claimed, "lora_alpha"), facts.near(claimed, "lora_rank")
-        if alpha and rank and re.search(r"lora|alpha|scaling", claimed.label, re.I):
-            yield judge(
-                "LoRA",
-                claimed,
-                [reading(f"{alpha.figure.text} / {rank.figure.text}", lambda a, r: a / r, alpha, rank)],
             )

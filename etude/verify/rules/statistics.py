@@ -12,10 +12,13 @@ from etude.verify.quantities import Figure, printed
 from etude.verify.rules.tables import cell_at
 from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding, note
 
-_BEST = re.compile(r"\b(?:best|lowest|minimum|min|highest|maximum|smallest)\b", re.I)
+_BEST = re.compile(
+    r"\b(?:best|peak(?:ed|s)?|bottomed|topped|lowest|minimum|min|highest|maximum|smallest)\b", re.I
+)
 _LAST = re.compile(
     r"\b(?:final(?:ly)?|last|ended|ends|finished|at the end|end of training|in the end)\b", re.I
 )
+_AT_THE_END = re.compile(r"(?:By|At|In) the (?:end|last|final)\b")
 _MEAN = re.compile(r"\b(?:mean|average|averaged|smoothed|window)\b", re.I)
 _PLACE = re.compile(r"\b(steps?|epochs?|checkpoint)[ -]?(\d[\d,]*(?:\.\d+)?)([kK])?\b", re.I)
 _METRICS = (*sorted(LOSSES), "perplexity", "validation_perplexity", "train_perplexity", *sorted(SCORES))
@@ -115,7 +118,16 @@ def _judge(fact: Fact, sentence: Sentence, found: list[Series]) -> Iterator[Find
                 there,
                 f"the table has {there.figure.text} at {series.unit[:-1]} {printed(place)}",
             )
-    elif _LAST.search(clause):
+    elif fact.label.startswith("evaluation "):
+        if not any(_is_same(fact.figure, each.figure) for _, each in series.points):
+            at, last = series.points[-1]
+            yield _verdict(
+                fact,
+                series,
+                last,
+                f"no row has it; the last, {series.unit[:-1]} {printed(at)}, has {last.figure.text}",
+            )
+    elif _LAST.search(clause) or _AT_THE_END.match(text):
         at, last = series.points[-1]
         yield _verdict(
             fact, series, last, f"the last row, {series.unit[:-1]} {printed(at)}, has {last.figure.text}"

@@ -10,7 +10,7 @@ from etude.verify.ranges import Range, exactly
 from etude.verify.rules.arithmetic import change_readings
 from etude.verify.verdicts import CONFIRMED, CONTRADICTS, Finding, Reading, judge, note
 
-_TOTAL = re.compile(r"^(?:grand )?(?:total|sum|all together|in total|overall)\b(?! loss)", re.I)
+_TOTAL = re.compile(r"^(?:grand )?(?:total|all$|sum|all together|in total|overall)\b(?! loss)", re.I)
 _MEAN = re.compile(r"^(?:mean|average|avg\.?|macro avg)\b", re.I)
 _PARTS = re.compile(r"\b(?:of which|thereof|including|subtotal|incl\.)", re.I)
 _DELTA = re.compile(

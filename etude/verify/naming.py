@@ -1,0 +1,192 @@
+"""The name of a figure in a sentence, by the words around it and by what the sentence speaks of."""
+
+import re
+
+from etude.verify.names import bytes_in, metrics_in, name_after, name_before
+from etude.verify.quantities import Figure
+
+TOKENS = re.compile(r"\s*(?:tokens|tok\b)", re.I)
+_SPENT = re.compile(r"\b(?:epochs?|steps|examples|samples|tokens)\b", re.I)
+_SPAN = re.compile(
+    r"\b(?:train\w*|run|gpus?|steps|epochs?|throughput|tokens/s|samples/s|tokens|finished|completed"
+    r"|examples)\b.{0,40}\b(?:over|in|for|after|lasted)\s+(?:about |only |just |~)?$",
+    re.I,
+)
+_EVERY = re.compile(
+    r"\b(evaluat\w+|validat\w+|checkpoint\w*|sav(?:e|ed|es|ing)\b)[^.;]{0,45}\bevery $", re.I
+)  # fmt: skip
+_ONE_STEP = re.compile(
+    r"\b(?:each|every|one) (?:\w+ )?(?:step|update|batch)\b(?!,)"
+    r"(?:(?!\b(?:over|all|total|run|whole)\b)[^.;]){0,60}$",
+    re.I,
+)
+_OF_TRAINING = re.compile(
+    r"\s*of (?:the )?(?:whole )?(?:training|run|all steps|total steps|steps|schedule)\b", re.I
+)
+_WARMS = re.compile(r"\bwarm|\bramp|\bclimb|\brises?\b", re.I)
+_HOLDER = {"weights": "weight_bytes", "gradients": "gradient_bytes"}
+_EACH_TOOK = re.compile(
+    r"\b(?:each|every|an?|one|per) (?:\w+ )?(?:(epoch)|step|update|iteration)\b[^.;,]{0,20}"
+    r"\b(?:took|takes|lasted|lasts|needed|needs|of|is|was)\s+(?:about |roughly |~)?$", re.I
+)  # fmt: skip
+_SAMPLES = re.compile(r" (?:\w+ )?(?:sequences|samples|examples|rows)\b", re.I)
+_STEP_TAKES = re.compile(
+    r"\b(?:step|update|iteration)s?\b (?:\w+ ){0,2}(?:consum\w+|process\w*|uses?|sees?|saw|covers?|takes?"
+    r"|contains?|averages?|draws?|is|over)\s+$", re.I
+)  # fmt: skip
+_FORMAT = re.compile(
+    r"\b(?:in|as|at|with) (?:b?float\d\d|[bft]f?p?\d\d|int\d|\d-bit|half|full)(?: precision)?\b", re.I
+)
+_WARMING = re.compile(
+    r"\b(?:warm\w*|ramp\w*|(?:learning rate|lr)\b.{0,40}\b(?:rises?|rising|rose|climb\w*|increases?"
+    r"|grows?|goes up))\b"
+    r"[^.;]{0,40}\b(?:for|over|during|in|of|within) (?:the )?(?:first )?$", re.I
+)  # fmt: skip
+_CORPUS = re.compile(
+    r"\b(?:data|dataset|corpus|training set|split|files?|documents?)\b[^.;,]{0,30}"
+    r"\b(?:has|have|had|holds?|contains?|is|are|comprises?)\s+(?:about )?$", re.I
+)  # fmt: skip
+_STEPS_OF = re.compile(r"\b(?:steps|batches|updates|iterations) of (?:each )?$", re.I)
+_PART = (
+    r"\b(?:the|its|this|each|every|our|an?) (?:(?!with|and|of|has|have|uses|ties|without|model)\w+ ){{0,2}}"
+    r"(?:{})s?(?: matrix| table| layer| block)?\b[^.;,]{{0,60}}"
+    r"\b(?:has|have|with|holds?|takes?|counts?|is|are|needs?)\s*$"
+)
+_EMBEDDING = re.compile(_PART.format("embedd?ing"), re.I)
+_OTHER_PART = re.compile(
+    _PART.format("head|attention|mlp|ffn|feed-forward|block|layer|router|expert|projection|tower|encoder"),
+    re.I,
+)
+_MODEL = re.compile(
+    r"[ -](?:(?:dense|causal|base|chat|code|language|decoder-only|instruction-tuned|open|small|large) ){0,2}"
+    r"(?:model|decoder|transformer|encoder|network|llm|lm|gpt|llama|checkpoint)s?\b(?! tokens)", re.I
+)  # fmt: skip
+# What may follow the value of a metric, and the words before a difference of two.
+_VALUE_ENDS = re.compile(r"\s*(?:$|[,.;:)(]|(?:at|on|in|after|and|while|by|for|when|from|to|again|is|was)\b)")
+_DIFFERENCE = re.compile(
+    r"(?:\b(?:by|gain|improve\w*|increase|reduc\w+|drop|rise|gap|margin|difference|change|ratio|share|within"
+    r"|rate|decay|dropout|threshold|beta\w*|epsilon|temperature|top_p|epoch|factor|weight|warm\w*|version"
+    r"|v|interval|ci|confidence|deviation|std|error|seed)\b[^,;]{0,24}|[-+±(\[/x×*=^]\s*)$", re.I
+)  # fmt: skip
+
+
+def name_in(
+    text: str, figure: Figure, before: str, after: str, last: tuple[str, str] | None
+) -> tuple[str | None, str]:
+    """(the quantity that a figure is of, the words that name it); (None, "") if nothing names it.
+
+    before, after  the words up to the figures on its two sides; last  the name of the figure before it
+    """
+    name, label = _name(before, after, figure)
+    if name == "steps" and (kind := _EVERY.search(text, max(0, figure.start - 60), figure.start)):
+        return ("eval_steps" if kind[1].lower().startswith(("ev", "va")) else "save_steps"), "every"
+    if figure.unit == "%" and last and last[0] == "trainable_parameters" and before.strip() == "(":
+        return "trainable_share", "trainable"
+    if figure.unit == "%" and _OF_TRAINING.match(text, figure.end) and _WARMS.search(text):
+        return "warmup_ratio", "share of the training"
+    return (name, label) if name else _subject(text, figure)
+
+
+def _subject(text: str, figure: Figure) -> tuple[str | None, str]:
+    """The metric that a sentence speaks of at a figure: the last one before it, else the only one."""
+    if figure.unit == "bytes":
+        held = bytes_in(text[max(0, figure.start - 90) : figure.start])
+        return (held.name, held.name.replace("_", " ")) if held else (None, "")
+    is_value = "." in figure.text or figure.unit == "%"
+    if figure.unit not in ("", "%") or not is_value or not _VALUE_ENDS.match(text, figure.end):
+        return None, ""
+    if _DIFFERENCE.search(text[max(0, figure.start - 40) : figure.start]):
+        return None, ""
+    found = metrics_in(text[:600], figure.unit)
+    before = [each for each in found if each.end <= figure.start]
+    chosen = before[-1] if before else found[0] if len({each.name for each in found}) == 1 else None
+    if chosen is None or re.search(r"[;.] ", text[chosen.end : figure.start]):
+        return None, ""
+    return chosen.name, text[chosen.start : chosen.end]
+
+
+def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
+    unit = figure.unit
+    before = _FORMAT.sub(lambda match: " " * len(match[0]), before)
+    behind, ahead = name_after(after, unit), name_before(before, unit)
+    if special := _special(before, after, behind.name if behind else "", figure):
+        return special
+    if (
+        behind
+        and behind.name == "steps"
+        and re.search(r"\bepoch (?:\w+ )?(?:is|has|takes|took|of|had|was|=) (?:about )?$", before, re.I)
+    ):
+        return "steps_per_epoch", "steps"
+    if ahead and behind and behind.name == "evaluations":
+        return ahead.name, before[-90:][ahead.start : ahead.end]
+    if behind and ahead and behind.name == "tokens" and ahead.name == "seq_len":
+        return "seq_len", "length"
+    if ahead and ahead.name in ("batch", "global_batch") and TOKENS.match(after):
+        return "tokens_per_step", before[-90:][ahead.start : ahead.end]
+    if behind and (behind.start <= 1 or not ahead):
+        return behind.name, after[behind.start : behind.end]
+    if (
+        ahead
+        and ahead.name == "epochs"
+        and re.search(r"epoch (?!of|is|was)[a-z]", before[-90:][ahead.start :], re.I)
+    ):
+        return None, ""  # `the last epoch ends at 67.7`
+    if ahead and ahead.name in ("steps", "max_steps") and figure.value != int(figure.value):
+        return None, ""
+    if ahead:
+        return ahead.name, before[-90:][ahead.start : ahead.end]
+    is_listed = re.search(r"(?:^|[,(:])\s*$", before) and re.match(r"\s*(?:$|[,.;()])", after)
+    if unit == "s" and figure.value >= 10 and (_SPAN.search(before) or (is_listed and _SPENT.search(before))):
+        return "total_seconds", "time"
+    if unit == "bytes" and (words := re.search(r"\bcheckpoints?\b.*", before, re.I)):
+        return "checkpoint_bytes", words[0]
+    return None, ""
+
+
+def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | None, str] | None:
+    """The name of a figure whose noun alone says another thing: `steps of 32 samples` is a batch."""
+    if figure.unit == "flops" and not name:
+        return "flops", "speed"
+    if figure.unit == "bytes" and (
+        held := re.match(r" (?:for|of|in) (?:the |its )?(weights|gradients)\b", after)
+    ):
+        return _HOLDER[held[1]], held[1]
+    if name in ("samples", "train_samples", "validation_samples") and figure.value != int(figure.value):
+        return None, ""
+    if name == "tokens" and _ONE_STEP.search(before):
+        return "tokens_per_step", "tokens a step"
+    if figure.unit == "s" and (each := _EACH_TOOK.search(before)):
+        return (
+            ("epoch_seconds", "time of an epoch")
+            if each[1] == "epoch"
+            else ("step_seconds", "time of a step")
+        )
+    if figure.unit == "" and _SAMPLES.match(after) and _STEP_TAKES.search(before):
+        return "global_batch", "samples a step"
+    if (
+        figure.unit == ""
+        and re.match(r"[ -]dim|[ -]wide", after)
+        and re.search(r"\bheads of (?:size )?$", before)
+    ):
+        return "head_dim", "dimensions of a head"
+    if name == "steps" and _WARMING.search(before):
+        return "warmup_steps", "warm-up"
+    if name in ("samples", "train_samples") and _STEPS_OF.search(before):
+        return "batch", "samples a step"
+    if name == "tokens" and _STEPS_OF.search(before):
+        return "tokens_per_step", "tokens a step"
+    if name == "tokens" and re.search(r"\b(?:samples|examples|documents) of $", before, re.I):
+        return "seq_len", "length"
+    if name == "tokens" and _CORPUS.search(before):
+        return "corpus_tokens", "tokens of the data"
+    if name == "parameters" and re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I):
+        return "embedding_parameters", "embeddings"
+    if name == "parameters" and _EMBEDDING.search(before):
+        return "embedding_parameters", "embedding"
+    if name == "parameters" and _OTHER_PART.search(before):
+        return None, ""
+    if name in ("steps", "max_steps") and figure.value != int(figure.value):
+        return None, ""
+    if not name and figure.text[-1:] in "MB" and figure.unit == "" and _MODEL.match(after):
+        return "parameters", "model"
+    return None

@@ -1,0 +1,127 @@
+"""Functions, totals and shares that a sentence states with what they are made of."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from etude.verify.facts import Facts, Sentence
+from etude.verify.ranges import exactly
+from etude.verify.rules.arithmetic import LEVEL, OF, fact_in, judge_share
+from etude.verify.verdicts import Finding, Reading, judge
+
+_COUNTED_OF = re.compile(r"\bof (?:the |all |our |these )?$", re.I)
+_THAT_IS = re.compile(r"[^.;%]{0,40}?(?:\(|, (?:an? |or |i\.e\. )[^,;%]{0,30}?)\s*(?:about )?")
+_FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "ln": math.log, "log": math.log, "exp": math.exp, "e^": math.exp, "log2": math.log2, "sqrt": math.sqrt,
+}  # fmt: skip
+_CALL = re.compile(r"(?<![\w])(ln|log2|log|exp|e\^|sqrt)\s*[({]?\s*$", re.I)
+_IS = re.compile(r"\s*[)}]?\s*(?:=|≈|~|is|gives|makes)\s*(?:about |roughly )?")
+_LISTED = re.compile(r"\s*(?:[,;+)]|and\b)|[^,;.]{1,30}(?:,|\band\b)")
+_TOTAL = re.compile(
+    r"\b(?:altogether|in total|in all|a total of|total(?:ling|ing|s|ed)?|sum(?:s|med)?(?: up)?(?: to)?"
+    r"|add(?:s|ing)? up to|combined)\b[\s:=,]*(?:of |to |is |that is |makes )?(?:about )?$", re.I
+)  # fmt: skip
+
+
+def check_formulas(facts: Facts) -> Iterator[Finding]:
+    """Values of functions, totals of lists, counts beside shares."""
+    last: Sentence | None = None
+    for sentence in facts.sentences:
+        if len(sentence.figures) > 200:
+            continue
+        before, last = last if last and last.block is sentence.block else None, sentence
+        yield from _functions(sentence)
+        yield from _sums(sentence, before)
+        yield from _proportional(sentence)
+        yield from _counted_of(sentence)
+
+
+def _functions(sentence: Sentence) -> Iterator[Finding]:
+    """`ln(50,257) = 10.82`, `exp(2.85) = 17.3`."""
+    text = sentence.text
+    for inner, claimed in itertools.pairwise(sentence.figures):
+        called = _CALL.search(text, max(0, inner.start - 12), inner.start)
+        if not called or claimed.unit or inner.unit or not _IS.fullmatch(text[inner.end : claimed.start]):
+            continue
+        function = _FUNCTIONS[called[1].lower()]
+        made = Reading(
+            f"{called[1]}({inner.text})",
+            inner.tight.map(function),
+            inner.loose.map(function),
+            (fact_in(sentence, inner),),
+        )
+        others = [replace(made, tight=inner.exact.map(math.log10), loose=inner.loose.map(math.log10))]
+        yield judge("arithmetic", fact_in(sentence, claimed), [made, *(others if called[1] == "log" else [])])
+
+
+def _sums(sentence: Sentence, before: Sentence | None) -> Iterator[Finding]:
+    """`A 2.5 h, B 72 h and C 1.5 h, altogether 76 h`: a list of one unit, with its total behind it."""
+    text, figures = sentence.text, sentence.figures
+    for at, total in enumerate(figures):
+        start = figures[at - 1].end if at else 0
+        if total.unit not in ("s", "bytes") or not _TOTAL.search(text[start : total.start]):
+            continue
+        where = sentence
+        if at == 0 and before and before.text.rstrip().endswith(";"):
+            where = before
+        parts = where.figures if where is before else figures[:at]
+        gaps = [where.text[a.end : b.start] for a, b in itertools.pairwise(parts)]
+        is_list = all(len(gap) < 50 and _LISTED.match(gap) for gap in gaps)
+        if (
+            len(parts) < 2
+            or not is_list
+            or not all(each.is_usable and each.unit == total.unit for each in parts)
+        ):
+            continue
+        tight, loose = exactly(0.0), exactly(0.0)
+        for each in parts:
+            tight, loose = tight + each.tight, loose + each.loose
+        shown = " + ".join(each.text for each in parts)
+        used = tuple(fact_in(where, each) for each in parts)
+        yield judge("total", fact_in(sentence, total), [Reading(shown, tight, loose, used)])
+
+
+def _proportional(sentence: Sentence) -> Iterator[Finding]:
+    """`90 % for training (877,500), 5 % for validation (48,750)`: shares of one whole."""
+    text, pairs = sentence.text, []
+    for share, count in itertools.pairwise(sentence.figures):
+        gap = text[share.end : count.start]
+        is_pair = share.unit == "%" and count.unit == "" and re.fullmatch(r"[^().;,%]{0,30}\(\s*", gap)
+        if (
+            is_pair
+            and count.value > 100
+            and share.value > 0
+            and text[count.end : count.end + 1] in (")", " ")
+        ):
+            pairs.append((share, count))
+    if len(pairs) < 2 or sum(share.value for share, _ in pairs) > 100.5:
+        return
+    (first, whole), *rest = sorted(pairs, key=lambda pair: -pair[0].value)
+    for share, count in rest:
+        shown = f"{share.text} where {first.text} are {whole.text}"
+        tight = whole.tight / first.tight * share.tight
+        loose = whole.loose / first.loose * share.loose
+        used = (fact_in(sentence, whole), fact_in(sentence, first), fact_in(sentence, share))
+        yield judge("share", fact_in(sentence, count), [Reading(shown, tight, loose, used)])
+
+
+def _counted_of(sentence: Sentence) -> Iterator[Finding]:
+    """`Of 164 problems it solved 41, a pass@1 of 25.0 %`."""
+    text = sentence.text
+    figures = [each for each in sentence.figures if text[each.start - 1 : each.start] != "@"]
+    for whole, part, share in zip(figures, figures[1:], figures[2:]):
+        is_counts = whole.unit == part.unit == "" and share.unit == "%" and 0 < part.value <= whole.value
+        is_exact = whole.tight.low == whole.tight.high and part.tight.low == part.tight.high
+        gap, behind = text[whole.end : part.start], text[part.end : share.start]
+        is_whole = _COUNTED_OF.search(text[: whole.start]) or text[whole.end : whole.end + 1] == "-"
+        if not is_counts or not is_exact or whole.value < 2 or "." in gap or ";" in gap or "(" in gap:
+            continue
+        if not is_whole or OF.fullmatch(gap) or not _THAT_IS.fullmatch(behind):
+            continue
+        if re.search(r"\b(?:from|up|by|improv\w*|gain|more|less|than|and)\b", behind) or LEVEL.match(
+            text, share.end
+        ):
+            continue
+        yield judge_share(fact_in(sentence, share), fact_in(sentence, part), fact_in(sentence, whole))
