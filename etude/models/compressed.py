@@ -21,6 +21,7 @@ from etude.errors import InputError
 
 CONFIG = "quantization_config"
 _WORD = 32
+_PARTS = ("packed", "scale", "shape")
 # Layers that transformers makes of a tied head: no tensor of a file, and never quantised.
 _TIED_HEADS = ("lm_head", "lm_head.decoder", "cls.predictions.decoder")
 
@@ -167,14 +168,22 @@ def read_shape(file: Path, tensors: Any, name: str) -> tuple[int, int]:
     Raises: InputError if words, scales and shape do not fit together.
     """
     stem = name.removesuffix("_packed")
-    known = set(tensors.keys())
-    if known >= {f"{stem}_shape", f"{stem}_scale"} and tensors.get_slice(f"{stem}_shape").get_shape() == [2]:
-        outputs, inputs = (int(each) for each in tensors.get_tensor(f"{stem}_shape"))
-        words = tensors.get_slice(name).get_shape()
-        scales = tensors.get_slice(f"{stem}_scale").get_shape()
-        widths = [-(-inputs * bits // _WORD) for bits in (4, 8)]
-        is_words = tensors.get_slice(name).get_dtype() == "I32" and len(words) == 2 and words[1] in widths
-        if is_words and len(scales) == 2 and words[0] == scales[0] == outputs and _divides(scales[1], inputs):
+    parts = {
+        last: tensors.get_slice(f"{stem}_{last}")
+        for last in _PARTS
+        if f"{stem}_{last}" in set(tensors.keys())
+    }
+    kinds = {last: (part.get_dtype(), len(part.get_shape())) for last, part in parts.items()}
+    is_known = kinds.pop("scale", None) in [(kind, 2) for kind in ("F64", "F32", "F16", "BF16")]
+    if (
+        is_known
+        and kinds == {"packed": ("I32", 2), "shape": ("I64", 1)}
+        and parts["shape"].get_shape() == [2]
+    ):
+        outputs, inputs = tensors.get_tensor(f"{stem}_shape").tolist()
+        (rows, width), (others, groups) = (parts[last].get_shape() for last in ("packed", "scale"))
+        is_wide = width in [-(-inputs * bits // _WORD) for bits in (4, 8)]
+        if is_wide and rows == others == outputs and 0 < groups <= inputs and inputs % groups == 0:
             return outputs, inputs
     raise InputError(f"{file}: {name} does not fit its scales and its shape; copy the model again")
 
@@ -185,10 +194,6 @@ def read_weight(file: Path, tensors: Any, name: str) -> Tensor:
     stem, words = name.removesuffix("_packed"), tensors.get_tensor(name)
     bits = 4 if words.shape[1] == -(-inputs * 4 // _WORD) else 8
     return decode(unpack(words, bits, inputs), tensors.get_tensor(f"{stem}_scale"))
-
-
-def _divides(groups: int, inputs: int) -> bool:
-    return 0 < groups <= inputs and inputs % groups == 0
 
 
 def _by_group(weight: Tensor, scheme: Scheme) -> Tensor:

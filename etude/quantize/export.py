@@ -5,7 +5,6 @@ Nothing is left where the loss grows by more than is allowed, a disk is full, or
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +93,9 @@ def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = 
         original = examiner.measure(model.to(device))
         made = _quantize(model, whole, scheme, settings, examiner)
         _write(hidden, whole, model, made, scheme)
+        count = len(made.layers)
+        made.layers.clear()  # two models more are to come
+        del model
         quantized = load_model(hidden, dtype=torch.float32, objective=objective).to(device)
         figures = compare(original, examiner.measure(quantized))
         first = load_model(whole, dtype=torch.float32, objective=objective).to(device)
@@ -101,7 +103,7 @@ def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = 
         sizes = [(folder / checkpoints.MODEL_FILE).stat().st_size for folder in (whole, hidden)]
         result = Quantized(
             bits=scheme.bits, group=scheme.group, method=made.method, calibration=made.calibration,
-            layers=len(made.layers), kept=made.kept, costs=made.costs, figures=figures,
+            layers=count, kept=made.kept, costs=made.costs, figures=figures,
             samples=len(original.score.parts if original.score.parts is not None else ()),
             most_loss=settings.most_loss, file_bytes=(sizes[0], sizes[1]),
             tokens_per_second=(speeds[0], speeds[1]),
@@ -115,7 +117,7 @@ def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = 
 
 @dataclass(frozen=True)
 class _Made:
-    layers: Mapping[str, Layer]
+    layers: dict[str, Layer]
     kept: list[str]
     costs: dict[str, float]
     method: str

@@ -7,6 +7,7 @@ from torch import nn
 from etude.errors import FaultError
 from etude.interruption import interruption_point
 from etude.quantize.calibrate import Layer, put_weight
+from etude.report.quantized import share_of_loss
 
 _MARGIN = 0.75  # of the loss that may be lost is spent on the calibration rows; others may cost a little more
 _MOST_WHOLE = 0.25  # of the parts; with more of them whole the file is hardly smaller
@@ -37,11 +38,11 @@ def choose_whole(
         interruption_point()
         for name in names:
             put_weight(model, name, layers[name].decoded)
-        costs[part] = measure() / original - 1
+        costs[part] = share_of_loss(measure(), original)
         for name in names:
             put_weight(model, name, layers[name].original)
     whole: list[str] = []
-    cost = quantized / original - 1
+    cost = together = share_of_loss(quantized, original)
     for part in sorted(costs, key=lambda each: -costs[each]):
         if cost <= _MARGIN * most_loss or costs[part] <= 0:
             break
@@ -50,7 +51,7 @@ def choose_whole(
     if len(whole) > max(_MOST_WHOLE * len(parts), 1):
         raise FaultError(
             f"{len(whole)} of {len(parts)} parts would have to stay whole to cost {most_loss:.2%} at most "
-            f"(all quantised cost {quantized / original - 1:.2%} on calibration rows); "
+            f"(all quantised cost {together:.2%} on calibration rows); "
             "ask for more bits, a smaller --group or a larger --max-loss"
         )
     kept = [name for part in whole for name in parts[part]]

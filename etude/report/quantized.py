@@ -11,7 +11,13 @@ from etude.text import plural
 
 Interval = list[float]  # value, low and high at 95 %
 _METHODS = {"gptq": "GPTQ", "round": "round to nearest"}
+_LEAST_LOSS = 1e-6  # nats a target; a smaller loss is none, and has no share
 _COSTLIEST = 4  # parts named in a card
+
+
+def share_of_loss(loss: float, original: float) -> float:
+    """The share of the original's loss by which another one is larger."""
+    return (loss - original) / max(original, _LEAST_LOSS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Quantized:
     def loss(self) -> float:
         """The share of the original's loss that the quantised model costs; below 0 it is better."""
         loss = self.figures["loss"]
-        return loss.quantized[0] / loss.original[0] - 1
+        return share_of_loss(loss.quantized[0], loss.original[0])
 
     @property
     def title(self) -> str:

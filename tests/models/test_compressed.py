@@ -92,6 +92,8 @@ def test_a_weight_takes_the_bytes_that_are_told(tmp_path: Path) -> None:
         ("weight_shape", torch.tensor([7, 24])),
         ("weight_shape", torch.tensor([6, -24])),
         ("weight_shape", torch.tensor([24])),
+        ("weight_shape", torch.tensor([6.0, float("nan")])),
+        ("weight_scale", torch.ones(6, 3, dtype=torch.int32)),
         ("weight_scale", torch.ones(6, 5)),
         ("weight_scale", torch.ones(6)),
         ("weight_packed", torch.zeros(6, 4, dtype=torch.int32)),

@@ -2,7 +2,7 @@
 
 import json
 
-from etude.report.quantized import Beside, Quantized
+from etude.report.quantized import Beside, Quantized, share_of_loss
 
 RESULT = Quantized(
     bits=4, group=128, method="gptq", calibration=64, layers=20, kept=["model.layers.0.mlp.up_proj"],
@@ -37,3 +37,7 @@ def test_json_has_the_numbers() -> None:
     values = json.loads(json.dumps(RESULT.to_dict()))
     assert values["file_bytes"] == {"original": 4_000_000, "quantized": 1_000_000}
     assert values["figures"]["loss"]["difference"] == [0.02, 0.01, 0.03] and values["bits"] == 4
+
+
+def test_a_loss_of_nothing_has_a_share() -> None:
+    assert share_of_loss(0.0, 0.0) == 0 and share_of_loss(3.0, 2.0) == 0.5 and share_of_loss(0.1, 0.0) > 1
