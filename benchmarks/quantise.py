@@ -98,7 +98,10 @@ def compare(out: Path) -> Any:
     is_pair = config.get("is_encoder_decoder")
     name = "AutoModelForSequenceClassification" if kind else "AutoModelForCausalLM"
     auto: Any = getattr(transformers, "AutoModelForSeq2SeqLM" if is_pair else name)
-    theirs = auto.from_pretrained(out, dtype=torch.float32).eval()
+    theirs = auto.from_pretrained(
+        out, dtype=torch.float32,
+        quantization_config=transformers.CompressedTensorsConfig(dequantize=True),
+    ).eval()  # fmt: skip
     with torch.no_grad():
         if is_pair:
             return answers(model, theirs, tokens)

@@ -15,10 +15,6 @@ ONLY_ETUDE = [
     "# etude train RECIPE --from FOLDER begins with its weights.",
 ]
 
-QUANTIZED = (
-    "# pip install compressed-tensors: transformers makes numbers of the codes with it; vLLM brings it"
-)
-
 
 def load_model(auto: str) -> list[str]:
     """Lines that load a whole model."""
@@ -29,6 +25,16 @@ def load_model(auto: str) -> list[str]:
         f"model = {auto}.from_pretrained(folder)",
         _LOAD_TOKENIZER,
     ]
+
+
+def load_quantized(auto: str) -> list[str]:
+    """Lines that load a whole model of quantised weights; without `dequantize` T5 cannot be loaded so."""
+    text = "\n".join(load_model(auto)).replace(
+        "AutoTokenizer\n", "AutoTokenizer, CompressedTensorsConfig\n", 1
+    )
+    config = "quantization_config=CompressedTensorsConfig(dequantize=True)"
+    text = text.replace("from_pretrained(folder)", f"from_pretrained(folder, {config})", 1)
+    return ["# pip install compressed-tensors", *text.split("\n")]
 
 
 def load_adapter(recipe: Recipe, auto: str, hub_id: str | None) -> list[str]:
