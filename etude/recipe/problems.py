@@ -16,6 +16,7 @@ from etude.recipe.toml import Locator, toml_text
 
 _WHOLE = ("int_type", "int_from_float")
 _WORDS = ("literal_error", "none_required")  # problems of a value that is not the word it could be
+_LONGEST_WORD = 20  # characters of a word that is shown though it may be a secret
 _SECRET = "tokens, addresses and recipients come from variables of the environment (docs/notifications.md)"
 
 
@@ -57,7 +58,14 @@ def describe(
     near = _nearest(problem, given)
     example = near or (field.examples[0] if field and field.examples else None)
     advice = "" if example is None else f"; try {_toml_value(example)}"
-    return locator.problem(keys, f"is {_toml_value(given)}; {expected}{advice}")
+    return locator.problem(keys, f"is {_shown(keys, given)}; {expected}{advice}")
+
+
+def _shown(keys: tuple[str, ...], given: Any) -> str:
+    """The value that was given; of a channel none that may hold a secret."""
+    if keys[0] != "notify" or (len(str(given)) <= _LONGEST_WORD and not isinstance(given, dict | list)):
+        return _toml_value(given)
+    return "a table" if isinstance(given, dict) else "a list" if isinstance(given, list) else "a long word"
 
 
 def _expected(problem: Any) -> str:

@@ -48,6 +48,16 @@ def test_what_a_channel_cannot_have_is_named_without_a_secret(
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"channel": "line", "token": "s3cret"}, [["s3cret"]], [{"channel": "https://hooks.example/s3cret"}]],
+)
+def test_a_value_that_may_hold_a_secret_is_not_shown(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(RecipeError, match=r"notify.* is a (table|list|long word); it must be") as caught:
+        recipe_from(tiny(tmp_path, {"notify": given}))
+    assert "s3cret" not in str(caught.value)
+
+
 def test_two_channels_have_two_names(tmp_path: Path) -> None:
     same = [{"channel": "line"}, {"channel": "webhook"}, {"channel": "line"}]
     with pytest.raises(RecipeError, match=r"notify.2.name .* another channel has the variables"):
