@@ -69,16 +69,17 @@ def read_recipe_text(path: Path) -> str:
 def absolute(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its relative paths as those of a folder.
 
-    Raises: InputError if the name of the folder is no UTF-8, and so could stand in no recipe.
+    Raises: InputError if one of them is no UTF-8 then, and so could stand in no recipe.
     """
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(folder).decode("utf-8", "replace")
-        raise InputError(f"the folder {shown} has a name that is not UTF-8; give it another") from None
 
     def resolve(text: str | None) -> str | None:
-        return None if text is None else str((folder / at_home(text)).absolute())
+        if text is None:
+            return None
+        path = str((folder / at_home(text)).absolute())
+        if path != os.fsencode(path).decode("utf-8", "replace"):
+            shown = os.fsencode(folder).decode("utf-8", "replace")
+            raise InputError(f"the folder {shown} has a name that is not UTF-8; give it another")
+        return path
 
     values = recipe.model_dump(by_alias=True, exclude_unset=True)  # so it stays known what somebody set
     data, tokenizer, model = values["data"], values.get("tokenizer", {}), values.get("model", {})
