@@ -1,6 +1,7 @@
 """Differences between a text as it stands and that which follows from the records, by its sentences."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -138,7 +139,9 @@ def kind_of_edit(stated: str, follows: str, known: Sequence[Known] = ()) -> tupl
 def _kind_of_number(stated: str, follows: str, known: Sequence[Known]) -> tuple[str, str]:
     """The kind of the difference of two numbers: rounded again, a figure of another name, or a digit."""
     values: list[float | str] = [
-        each.value for each in known if _has(each.text, follows) and isinstance(each.value, float)
+        each.value
+        for each in known
+        if isinstance(each.value, float) and _has(each.text, follows) and _is_printed(each.value, follows)
     ]
     if any(_is_rounded_again(stated, each) for each in (follows.replace(",", ""), *values)):
         return "rounding", "a figure was rounded from one that was rounded, or to other digits"
@@ -146,7 +149,8 @@ def _kind_of_number(stated: str, follows: str, known: Sequence[Known]) -> tuple[
     others = [each.name for each in known if each.name not in names and _has(each.text, stated)]
     if len(stated.strip("0.,")) < 2 or not others:
         return "digit", "the number is another"
-    kind = "split" if names and _split(others[0]) != _split(min(names)) else "statistic"
+    rows, of_others = ({_split(name) for name in each} - {""} for each in (names, others))
+    kind = "split" if rows and of_others and not rows & of_others else "statistic"
     return kind, f"it is the value of {others[0].replace('_', ' ')}"
 
 
@@ -159,6 +163,14 @@ def _is_rounded_again(stated: str, value: float | str) -> bool:
     return Decimal(stated.replace(",", "")) in {
         _rounded(each, digits, way) for each in first for way in _WAYS
     }
+
+
+def _is_printed(value: float, number: str) -> bool:
+    """True if a number may be a value, or a share in percent, as it is printed."""
+    printed = Decimal(number.replace(",", ""))
+    return math.isfinite(value) and any(
+        abs(Decimal(factor * value) - printed) <= Decimal(1).scaleb(-_decimals(number)) for factor in (1, 100)
+    )
 
 
 def _rounded(value: Decimal, digits: int, way: str) -> Decimal:

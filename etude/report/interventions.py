@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from etude.recipe.course import Change
 from etude.recipe.toml import toml_text
@@ -10,7 +9,7 @@ from etude.records.changes import all_changes
 from etude.records.events import ACCEPT, Attempt, Control
 from etude.report.history import History
 from etude.report.markdown import fence, prose, table
-from etude.report.wording import duration, number
+from etude.report.wording import duration, moment, number
 from etude.text import one_line, plural
 
 _WATCH = "watch"  # as records of its decisions name it
@@ -79,7 +78,7 @@ def describe_interventions(history: History) -> Iterator[str]:
     if origin := origin_text(history):
         yield f"The run comes from {prose(origin)}."
     rows = [
-        (_when(each.time), number(each.step), prose(each.who), prose(each.what))
+        (moment(each.time), number(each.step), prose(each.who), prose(each.what))
         for each in interventions(history)
     ]
     if rows:
@@ -109,7 +108,3 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         value = float(f"{value:.6g}")
     return "not set" if value is None else toml_text(value)
-
-
-def _when(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")

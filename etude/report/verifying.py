@@ -9,22 +9,24 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from etude import durable
 from etude.errors import DamageError, InputError, MissingError
-from etude.records.events import CheckpointSaved, DataUsed
+from etude.records.events import Attempt, CheckpointSaved, DataUsed, Evaluation, Step
 from etude.records.folder import checkpoint_name, list_checkpoints
 from etude.records.head import Head, hash_until
 from etude.records.manifest import check_files, read_manifest
 from etude.records.store import Run
 from etude.report.deviations import MOST, Deviation, Known, compare_texts, compare_values
+from etude.report.figures import Figure
 from etude.report.history import History
 from etude.report.html import to_html
 from etude.report.sources import NAME, Written, read_written
 from etude.report.summary import summarize_history
-from etude.report.wording import short
+from etude.report.wording import moment, short
 from etude.report.write import Report, make_report
 from etude.text import plural
 
@@ -33,6 +35,7 @@ _NO_CHAIN = (
     "the journal has no heads, as it is of an older etude: an edit with its checksum made anew is not seen "
     "in it"
 )
+_CLOCKS = 600.0  # seconds by which two clocks of a run may differ
 _DISK_SHARE = 0.1  # of the disk of a run, by which its measurements at two moments may differ
 
 
@@ -84,6 +87,7 @@ def verify_run(path: Path) -> Verification:
     made = Verification(run.info["id"])
     history = History(run, run.ledger())
     made.add(_check_journal(history, made))
+    made.add(_check_times(history, made))
     made.add(_check_checkpoints(history, made))
     made.add(_check_files(history, made))
     made.add(_check_report(history, made))
@@ -103,7 +107,7 @@ def compare_reports(
 def known_figures(report: Report, history: History) -> list[Known]:
     """The figures that a report tells, and those of its run that it might have told in their place."""
     known = [
-        Known(report.text[place.start : place.end], figure.name, figure.value)
+        Known(report.text[place.start : place.end], _name_of(figure), figure.value)
         for place in report.places
         for figure in place.figures
     ]
@@ -115,6 +119,13 @@ def known_figures(report: Report, history: History) -> list[Known]:
     for window in history.windows:
         known += [Known(short(window.loss, digits), "training_loss", window.loss) for digits in (3, 4)]
     return known
+
+
+def _name_of(figure: Figure) -> str:
+    """The name of a figure, which tells that it is of validation rows."""
+    is_told = "validation" in figure.name or "metric" in figure.name
+    is_held_out = any(source.kind == "evaluation" for source in figure.source)
+    return f"validation_{figure.name}" if is_held_out and not is_told else figure.name
 
 
 def _check_journal(history: History, made: Verification) -> Iterator[Deviation]:
@@ -139,6 +150,22 @@ def _check_journal(history: History, made: Verification) -> Iterator[Deviation]:
         rule += f"; so say {plural(len(wrong), 'head')} in all"
         stated = found.get(place, "")[:16] or f"{path.stat().st_size:,} bytes"
         yield Deviation("journal.jsonl", "chain", stated, f"{head.sha256[:16]} of {place:,} bytes", rule)
+
+
+def _check_times(history: History, made: Verification) -> Iterator[Deviation]:
+    """Times of the records of training, between those of run.json and lease.json."""
+    run = history.run
+    times = [time for event, time, _ in history.ledger.all if isinstance(event, Attempt | Step | Evaluation)]
+    with contextlib.suppress(ValueError):
+        created = datetime.fromisoformat(run.info["created"]).timestamp()
+        made.count("dates", len(times))
+        if times and times[0] < created - _CLOCKS:
+            rule = "a record of a run cannot be older than its run"
+            yield Deviation("journal.jsonl", "date", moment(times[0]), f"after {moment(created)}", rule)
+    end = run.lease["heartbeat"]
+    if times and times[-1] > end + _CLOCKS:
+        rule = "no record of training comes after the process of the run wrote lease.json at its end"
+        yield Deviation("journal.jsonl", "date", moment(times[-1]), f"until {moment(end)}", rule)
 
 
 def _heads(history: History) -> Iterator[tuple[str, Head]]:

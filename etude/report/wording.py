@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from etude.text import one_line
@@ -171,3 +172,11 @@ def numbers(values: Iterable[int], most: int = 5) -> str:
 def in_seconds(moment: str) -> str:
     """An ISO moment without the fraction of its second, as people want to read it."""
     return re.sub(r"\.\d+", "", moment)
+
+
+def moment(time: float) -> str:
+    """A Unix time as a date and a time of UTC."""
+    try:
+        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):  # of no year that there is
+        return f"{time:g} s"

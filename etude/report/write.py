@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from etude.report.programs import describe_programs
 from etude.report.results import before_after, final_scores
 from etude.report.summary import Summary, forecast_and_measured, index_history, summarize_history
 from etude.report.told import Told, take_marks, told, told_of
-from etude.report.wording import duration, metric_title, number, numbers, percent, short, size
+from etude.report.wording import duration, metric_title, moment, number, numbers, percent, short, size
 from etude.text import plural
 
 _CHART_NAMES = {
@@ -249,11 +248,7 @@ def _notes(history: History, section: str, *, or_how: bool = False) -> Iterator[
     for entry in found:
         assert isinstance(entry.event, Note)
         by = f" by {prose(entry.event.author)}" if entry.event.author else ""
-        yield f"Noted {_when(entry.time)} UTC{by}:\n\n{fence(entry.event.text)}"
+        yield f"Noted {moment(entry.time)} UTC{by}:\n\n{fence(entry.event.text)}"
     if or_how and not found:
         command = f'etude note {history.argument} "..." --section {section}'
         yield f"(nothing noted; {code(command)} adds to it)"
-
-
-def _when(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")

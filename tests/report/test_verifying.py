@@ -131,6 +131,13 @@ def test_other_files_of_a_run_are_held_against_its_journal(run: Path) -> None:
     assert {"checkpoint", "data", "value"} <= set(kinds)
 
 
+def test_dates_that_cannot_be_are_told(run: Path) -> None:
+    edit(run / "run.json", lambda text: re.sub(r'("created": ")\d{4}', r"\g<1>2999", text))
+    shutil.rmtree(run / "report")
+    (deviation,) = found(run)
+    assert deviation.kind == "date" and "after 2999-" in deviation.follows
+
+
 def test_a_run_without_heads_says_so(run: Path) -> None:
     for path in [*(run / "checkpoints").glob("*/manifest.json"), run / "lease.json"]:
         path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "journal"}))

@@ -1,6 +1,15 @@
 import pytest
 
-from etude.report.wording import duration, metric_heading, metric_title, number, short, size, with_interval
+from etude.report.wording import (
+    duration,
+    metric_heading,
+    metric_title,
+    moment,
+    number,
+    short,
+    size,
+    with_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +55,7 @@ def test_a_heading_names_a_metric_as_the_field_writes_it() -> None:
     names = ["bleu", "chrf", "mcc", "f1", "bits_per_byte", "loss"]
     written = ["BLEU", "chrF", "MCC", "F1", "Bits per byte", "Validation loss"]
     assert [metric_heading(name) for name in names] == written
+
+
+def test_a_moment_is_in_utc_and_one_of_no_year_is_a_number() -> None:
+    assert moment(0.0) == "1970-01-01 00:00:00" and moment(1e300) == "1e+300 s"
