@@ -1,5 +1,6 @@
 """`etude verify` for what etude wrote itself: it is held against the journals."""
 
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,23 @@ def verify_own(what: str, runs: Path, replay: int | None, seed: int | None, *, a
         seed = secrets.randbelow(MOST_SEED) if seed is None else seed
         say(f"the lot of the intervals has --seed {seed}")
         made.take(replay_intervals(run, replay, seed))
+    _tell(made, as_json=as_json)
+
+
+def verify_others(path: Path, runs: Path, *, as_json: bool) -> None:
+    """Verify a comparison, an exported model or a sweep. Exits with 1 if something does not follow."""
+    if not path.is_dir():
+        from etude.report.verifying_comparison import verify_comparison
+
+        made = verify_comparison(path, runs)
+    elif os.path.lexists(path / "sweep.toml"):
+        from etude.sweep.verifying import verify_sweep
+
+        made = verify_sweep(path)
+    else:
+        from etude.report.verifying_card import verify_export
+
+        made = verify_export(path, runs)
     _tell(made, as_json=as_json)
 
 

@@ -48,7 +48,6 @@ _NAMED = 3  # runs named where a name is no run
 _RECIPE_BYTES = 1 << 20
 _NEW_RUN = re.compile(r"\.[a-z0-9][a-z0-9._-]*-[0-9a-f]{6}\.new")
 
-
 _INFO = shape.Object(
     {"format": int, "id": str, "name": str, "recipe_hash": str, "created": str},
     {"parent": str | None, "weights": str | None, "day": str, "origin": ORIGIN, "replays": str},
@@ -57,9 +56,10 @@ _INFO = shape.Object(
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, for reading; takes no lock and writes nothing."""
+    """A run folder, for reading, or the first bytes of its journal; takes no lock and writes nothing."""
 
     path: Path
+    until: int | None = None
 
     @property
     def name(self) -> str:
@@ -144,7 +144,7 @@ class Run:
         return self.path / "checkpoints"
 
     def ledger(self, until: int | None = None) -> Ledger:
-        return read_journal(self.path / "journal.jsonl", until)
+        return read_journal(self.path / "journal.jsonl", self.until if until is None else until)
 
     def _repr_html_(self) -> str:
         """The run in a cell of a notebook: figures, losses, newest texts and findings."""

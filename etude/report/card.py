@@ -20,8 +20,9 @@ from etude.report.markdown import code, prose, quoted, render, table
 from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model, load_quantized
 from etude.report.quantized import Quantized
 from etude.report.results import figure_text, figures_at, final_scores
+from etude.report.sources import head_of
 from etude.report.summary import Summary, status_word, summarize_history
-from etude.report.told import take_marks
+from etude.report.told import Told, take_marks
 from etude.report.wording import (
     count_title,
     duration,
@@ -51,16 +52,18 @@ def model_card(run: Run, checkpoint: str, kind: str, quantized: Quantized | None
 
     Raises: InputError if the run folder is damaged.
     """
-    return make_card(read_history(run), checkpoint, kind, quantized)
+    return make_card(read_history(run), checkpoint, kind, quantized)[0]
 
 
-def make_card(history: History, checkpoint: str, kind: str, quantized: Quantized | None = None) -> str:
-    """The card that follows from a history."""
+def make_card(
+    history: History, checkpoint: str, kind: str, quantized: Quantized | None = None
+) -> tuple[str, list[Told]]:
+    """The card that follows from a history, and the places of the figures in it."""
     sections = {**_sections(history, checkpoint, kind), "quantized": quantized and quantized.section()}
     if quantized is not None:
         sections["what"] += f" Quantised: {prose(quantized.title)}."
         sections["code"] = "\n".join(load_quantized(_kind_of(history.run.recipe)[0]))
-    return take_marks(render("card.md.jinja", sections))[0]
+    return take_marks(render("card.md.jinja", sections))
 
 
 def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         "ratings": summary["ratings"].count and f"Ratings by people: {prose(str(summary['ratings']))}.",
         "final": "\n\n".join(final_scores(history)) if is_scored else None,
         "settings": table(("key", "value"), _setting_rows(history)),
-        "record": table(("", ""), _record_rows(history.run, checkpoint)),
+        "record": table(("", ""), _record_rows(history, checkpoint)),
     }
 
 
@@ -217,7 +220,8 @@ def _setting_rows(history: History) -> Iterator[tuple[str, str]]:
             yield code(key), code(name)
 
 
-def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
+def _record_rows(history: History, checkpoint: str) -> Iterator[tuple[str, str]]:
+    run = history.run
     yield "Run", code(run.name)
     yield "Checkpoint", code(checkpoint)
     if best := run.best:
@@ -225,5 +229,5 @@ def _record_rows(run: Run, checkpoint: str) -> Iterator[tuple[str, str]]:
         yield "Best of the run", f"{code(best['checkpoint'])}, {value}"
     yield "Started", code(in_seconds(run.info["created"]))
     yield "Recipe, SHA-256", code(run.info["recipe_hash"])
-    yield "Journal, SHA-256 at export", code(durable.sha256_file(run.path / "journal.jsonl"))
+    yield "Journal, SHA-256 at export", code(head_of(history).sha256)
     yield "Written by", f"etude {metadata.version('etude-workbench')}"

@@ -16,7 +16,8 @@ from etude.report.programs import compare_programs
 from etude.report.ranking import Ranking, rank
 from etude.report.seeds import Group, NoiseBand, group_by_recipe, noise_band
 from etude.report.side_by_side import Result, set_side_by_side
-from etude.report.summary import Summary, status_word, summarize
+from etude.report.sources import head_of
+from etude.report.summary import Summary, maker, status_word, summarize
 from etude.report.wording import NOTHING, setting
 from etude.text import one_line, plural
 
@@ -62,7 +63,9 @@ class Comparison:
         """Plain values for JSON; lists have the order of `runs`, and cells of the table that of `columns`."""
         ranking = self.ranking
         return {
+            "code": maker(),
             "runs": self.names,
+            "journals": [head_of(each)._asdict() for each in self.histories],
             "baseline": self.names[self.baseline],
             "ordered": [group.name for group in self.columns],
             "columns": [group.to_dict() for group in self.columns],

@@ -44,13 +44,21 @@ class Written:
         return self.code == maker()
 
 
+def head_of(history: History) -> Head:
+    """The head of the journal of a run, as far as it was read."""
+    size = history.ledger.size
+    digest = (
+        hash_until(history.run.path / "journal.jsonl", [size])[size] if size else hashlib.sha256().hexdigest()
+    )
+    return Head(size, digest)
+
+
 def report_values(history: History, summary: Summary, text: str, places: list[Told]) -> dict[str, Any]:
     """The values of report.json: all that the report tells, and where it has it from."""
-    path, size, counts = history.run.path / "journal.jsonl", history.ledger.size, Counts(history)
-    digest = hash_until(path, [size])[size] if size else hashlib.sha256().hexdigest()
+    counts = Counts(history)
     return {
         "format": FORMAT, "run": history.run.info["id"], "etude": metadata.version("etude-workbench"),
-        "code": maker(), "journal": Head(size, digest)._asdict(), "argument": history.argument,
+        "code": maker(), "journal": head_of(history)._asdict(), "argument": history.argument,
         "folder": {name: summary.figure(name).to_json() for name in _OF_FOLDER},
         "text": to_values(text, places, counts),
         "figures": [to_value(each, counts) for each in summary.figures],

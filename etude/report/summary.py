@@ -91,7 +91,7 @@ def summarize(run: Run, history: History | None = None) -> Summary:
     if (figures := _read_index(run)) is not None:
         return _join(run, figures)
     history = history or read_history(run)
-    if history.ledger.size >= _WORTH_AN_INDEX and not is_locked(run.path):
+    if run.until is None and history.ledger.size >= _WORTH_AN_INDEX and not is_locked(run.path):
         index_history(history)
     return summarize_history(history)
 
@@ -142,13 +142,20 @@ def index_history(history: History) -> None:
 
 
 @cache
-def maker() -> int:
-    """A checksum of the code that makes figures of records: a rule that changed makes them anew."""
-    code = sorted(Path(__file__).parent.glob("*.py"))
+def maker(more: Path | None = None) -> int:
+    """A checksum of the code that makes figures of records: a rule that changed makes them anew.
+
+    more: a folder of other code that takes part
+    """
+    code = [
+        path for folder in (Path(__file__).parent, more) if folder for path in sorted(folder.glob("*.py"))
+    ]
     return zlib.crc32(b"".join(path.read_bytes() for path in code))
 
 
 def _read_index(run: Run) -> list[Figure] | None:
+    if run.until is not None:
+        return None
     content = read_index(run.path / "journal.jsonl", dict[str, list[Any]], maker()) or {}
     if not FIGURES.keys() - _NOT_OF_JOURNAL <= content.keys():
         return None

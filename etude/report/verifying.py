@@ -31,6 +31,7 @@ from etude.report.write import Report, make_report
 from etude.text import plural
 
 _MOST_BYTES = 16 << 20  # of a report or a page of it
+NO_REPORT = "there is no report; etude report RUN writes it"
 _NO_CHAIN = (
     "the journal has no heads, as it is of an older etude: an edit with its checksum made anew is not seen "
     "in it"
@@ -270,7 +271,7 @@ def _check_report(history: History, made: Verification) -> Iterator[Deviation]:
     try:
         stated = durable.read_text(folder / "report.md", most_bytes=_MOST_BYTES, follow=False)
     except MissingError:
-        made.open.append("there is no report; etude report RUN writes it")
+        made.open.append(NO_REPORT)
         return
     except InputError as error:
         yield Deviation("report/report.md", "words", "a file that cannot be read", "", str(error))
@@ -296,7 +297,7 @@ def _check_report(history: History, made: Verification) -> Iterator[Deviation]:
     yield from _check_page(folder, history, report)
     for name, svg in report.charts.items():
         made.count("charts")
-        yield from _check_chart(folder, name, svg, made)
+        yield from check_chart(folder, name, svg, made)
 
 
 def _check_values(written: Written, report: Report, made: Verification) -> Iterator[Deviation]:
@@ -361,7 +362,7 @@ def _check_page(folder: Path, history: History, report: Report) -> Iterator[Devi
     yield from compare_texts("report/report.html", stated, page)
 
 
-def _check_chart(folder: Path, name: str, svg: bytes, made: Verification) -> Iterator[Deviation]:
+def check_chart(folder: Path, name: str, svg: bytes, made: Verification) -> Iterator[Deviation]:
     """A chart, byte by byte if the same program drew it."""
     file = f"report/{name}"
     try:

@@ -6,11 +6,14 @@ They hold at any moment: a trial that has not ended is shown as that, and nothin
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from etude.records.events import Forecast, plain
 from etude.records.store import Run
 from etude.report.figures import Source
+from etude.report.sources import head_of
+from etude.report.summary import maker
 from etude.sweep.cells import Cell, read_cells
 from etude.sweep.costs import Costs, split_costs
 from etude.sweep.decisions import Decisions
@@ -73,9 +76,11 @@ class Deliverables:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, each with the run and the records that it comes from."""
-        best = self.overall.best
+        best, every = self.overall.best, [*self.cells, *(self.shrinkage.again if self.shrinkage else ())]
         found: dict[str, Any] = plain({
             "sweep": self.sweep.file.name,
+            "code": maker(Path(__file__).parent),
+            "journals": {cell.run: head_of(cell.history)._asdict() for cell in every if cell.history},
             "metric": self.metric,
             "lower_is_better": self.cells[0].metric.lower_is_better,
             "same_validation_rows": self.same_rows,

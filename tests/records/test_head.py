@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.records.events import Note
-from etude.records.head import Growing, Head, hash_until
+from etude.records.head import Growing, Head, hash_lines, hash_until
 from etude.records.journal import Journal, append_beside
 from tests.records.samples import step
 
@@ -61,3 +61,10 @@ def test_what_is_no_head_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"bytes|sha256|object|number"):
         Head.read(value)
     assert Head.read(None) is None
+
+
+def test_the_hash_of_each_line_gives_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"a\nbc\n")
+    ends = [hashlib.sha256(each).hexdigest() for each in (b"a\n", b"a\nbc\n")]
+    assert hash_lines(path) == dict(zip(ends, (2, 5)))
