@@ -182,8 +182,8 @@ def remove_line(run: Path, place: int) -> None:
 
 
 def edit_report(run: Path, draw: random.Random) -> None:
-    """Edit the report in one of the ways of `benchmarks.mutations`."""
-    from benchmarks.mutations import EDITS, mutate
+    """Edit the report in one of the ways of `tests.report.mutated`."""
+    from tests.report.mutated import EDITS, mutate
 
     history, text, path = read_history(Run(run)), None, run / "report/report.md"
     report = replace(make_report(history), text=path.read_text())

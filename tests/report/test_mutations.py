@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.mutations import EDITS, mutate
 from etude.records.events import Control
 from etude.records.store import Run
 from etude.report.deviations import compare_texts
@@ -15,6 +14,7 @@ from etude.report.history import read_history
 from etude.report.verifying import known_figures, verify_run
 from etude.report.write import make_report
 from tests.every_kind import train_every_kind
+from tests.report.mutated import EDITS, mutate
 
 SAMPLE, NAMED = 160, 152  # 95 of 100
 
