@@ -298,14 +298,18 @@ def _evaluate_now(session: Session) -> tuple[str, str]:
 def _write_now(session: Session, prompt: str) -> tuple[str, str]:
     """Continue a prompt now, into the record; returns the answer. A prompt that is too long ends no run."""
     session.recorder.drain()
-    texts = []
+    texts: list[events.Generation] = []
+    refused = ""
     try:
         with session.interruptible("the sample"), session.invariants.unchanged("samples of text"):
-            texts = session.examiner.write(prompt) if session.world.is_main else []
+            try:
+                texts = session.examiner.write(prompt) if session.world.is_main else []
+            except InputError as error:
+                refused = f"generate: {error}"
     except Abandoned:
         return "refuse", "generate: the run ends here"
-    except InputError as error:
-        return "refuse", f"generate: {error}"
+    if refused:
+        return "refuse", refused
     session.recorder.write(*texts)
     return "generate", "; ".join(text.text for text in texts)
 
@@ -323,9 +327,8 @@ def _end(session: Session, decision: Decision) -> Ending:
         advice = "the run is finished, without scores beside those before training and the baselines"
         try:
             step = _at_end(session, "comparison", lambda: take_best(session), advice)
-            with session.interruptible("the final scores"):
-                if step is not None:
-                    _at_end(session, "comparison", lambda: _compare(session, step), advice)
+            if step is not None:
+                _at_end(session, "comparison", lambda: _compare(session, step), advice)
         except Abandoned:
             decision = _decide_to_leave(session)
     how: State = "paused" if decision.is_paused else "stopped" if decision.is_asked else "finished"
@@ -385,7 +388,9 @@ def _record_failure(session: Session, error: Exception) -> None:
 
 def _compare(session: Session, step: int) -> None:
     """Score weights of a step beside those before training and the baselines, and keep every prediction."""
-    session.recorder.write(*session.examiner.compare(step))
+    with session.interruptible("the final scores"):
+        scores = session.examiner.compare(step)
+    session.recorder.write(*scores)
 
 
 def _at_end(session: Session, what: str, do: Callable[[], T], advice: str) -> T | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from etude.engine.broken import first_few
 from etude.engine.checkpoint import trained_tensors
+from etude.engine.shards import held_rows
 from etude.models.families.family import Pretrained
 from etude.models.families.table import family_of
 from etude.models.weights import open_tensors, stored
@@ -26,20 +27,19 @@ def find_not_loaded(
 
     weights: the file of a checkpoint that was loaded after the base. new: tensors that no file of the base
     has. Four rows of each tensor are read, after the casts that a load makes; where they differ, the whole
-    tensor, in any order. Tensors of another shape than in the file are left out: they are not loaded as they
-    are.
+    tensor, in any order. Of a tensor in pieces the rows of this rank are looked at. Tensors of another shape
+    than in the file are left out: they are not loaded as they are.
     """
-    own = {each.data_ptr(): each for each in model.parameters()}
-    replaced: set[int] = set()
+    own = set(model.parameters())
+    replaced: set[Tensor] = set()
     if weights is not None:
-        named = {name: each.data_ptr() for name, each in trained_tensors(model)[1].items()}
-        mine = {name: own[place] for name, place in named.items() if place in own}
-        replaced = {each.data_ptr() for each in mine.values()}
+        mine = {name: each for name, each in trained_tensors(model)[1].items() if each in own}
+        replaced = set(mine.values())
         with open_tensors(weights) as file:
             yield from _judge(((name, each, file, name) for name, each in mine.items()), weights)
     if base is not None and len(replaced) < len(own):
         mine = {name: each for name, each in model.named_parameters() if name not in new}
-        mine = {name: each for name, each in mine.items() if each.data_ptr() not in replaced}
+        mine = {name: each for name, each in mine.items() if each not in replaced}
         yield from _judge(_of_base(base, mine), base.path)
 
 
@@ -77,15 +77,19 @@ def _is_loaded(mine: Tensor, file: Any, name: str) -> bool:
     part = file.get_slice(name)
     if tuple(part.get_shape()) != tuple(mine.shape) or not mine.is_floating_point():
         return True
+    held, first = held_rows(mine.detach())
     if mine.ndim < 2:
-        rows = [(mine.detach(), file.get_tensor(name))]
+        rows = [(held, file.get_tensor(name)[first : first + len(held)])]
     else:
-        places = {at * (len(mine) - 1) // (_ROWS - 1) for at in range(_ROWS)}
-        rows = [(mine.detach()[at : at + 1], part[at : at + 1]) for at in places]
+        places = {at * (len(held) - 1) // (_ROWS - 1) for at in range(_ROWS)} if len(held) else set()
+        rows = [(held[at : at + 1], part[first + at : first + at + 1]) for at in places]
     if all(_fits(each.cpu(), given) for each, given in rows):
         return True
     # A load may bring a tensor into another order.
-    return _fits(mine.detach().cpu().flatten().sort()[0], file.get_tensor(name).flatten().sort()[0])
+    ours, whole = held.cpu().flatten().sort()[0], file.get_tensor(name).flatten().sort()[0]
+    if len(ours) == len(whole):
+        return _fits(ours, whole)
+    return any(bool(torch.isin(ours, whole.to(dtype).to(ours.dtype)).all()) for dtype in _THROUGH)
 
 
 def _fits(mine: Tensor, given: Tensor) -> bool:

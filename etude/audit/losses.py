@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from etude.audit.passes import Pass, Tried
@@ -174,8 +175,9 @@ def find_unreached(
     passes: Sequence[tuple[Tried, DeviceBatch]], optimizer: Optimizer, frozen: bool
 ) -> Iterator[Finding]:
     """Tensors that should train and do not: no loss reaches them, or no optimizer has them."""
-    model = passes[0][0].model
-    names = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    all_names = {name: each for name, each in passes[0][0].model.named_parameters() if each.requires_grad}
+    # Blocks in pieces are gathered anew for the gradients, which autograd tells of what was gathered.
+    names = {name: each for name, each in all_names.items() if not isinstance(each, DTensor)}
     reached: set[str] = set()
     for tried, batch in passes:
         loss = tried.run(batch).loss
@@ -191,10 +193,10 @@ def find_unreached(
             ["weights that the loss does not use", "an activation that is detached on its way"],
             "gradients of a pass before the first step",
         )  # fmt: skip
-    if lost := [name for name, each in names.items() if not optimizer.has(name, each)]:
+    if lost := [name for name, each in all_names.items() if not optimizer.has(name, each)]:
         yield _error(
             "trainable_not_stepped", "the optimizer does not have some of the weights",
-            f"{_listed(lost)} of {plural(len(names), 'trained tensor')}",
+            f"{_listed(lost)} of {plural(len(all_names), 'trained tensor')}",
             "set requires_grad before training starts, and do not replace parameters in a forward pass",
             ["parameters that were made or unfrozen after the optimizer"], "parameters of the optimizer",
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Weights, gradients and optimizer state in pieces: each rank holds some rows of every tensor.
 
-A pass gathers the weights of one block at a time, and deals its gradients out again, by torch's FSDP2.
+A pass gathers the weights of one block at a time, and deals its gradients out again, by torch's FSDP2. In an
+evaluation ranks go at their own pace: they gather in rounds the blocks that one of them asks for.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from etude.data.batch import NumpyBatch
 from etude.engine.out_of_memory import is_out_of_memory
@@ -20,6 +22,7 @@ from etude.engine.world import World
 from etude.errors import InputError, ShortageError
 from etude.models.lora import find_layers
 
+ENTRIES = ("remember", "advance")  # of blocks, beside `forward`
 _OF_RANKS = re.compile(r"gloo|NCCL|[Cc]onnection|timed out|Timed out")
 
 
@@ -38,6 +41,7 @@ class Shards:
     ) -> None:
         self.world, self.spare = world, spare
         self._parts = _shard(model, world, dtype)
+        self._blocks = [group for part in self._parts[:-1] for group in _groups_of(part)]
         self._sharded: dict[str, Any] = dict(model.named_parameters())
         self.pieces = {
             name: nn.Parameter(each.to_local().detach(), requires_grad=each.requires_grad)
@@ -170,15 +174,46 @@ class Shards:
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """Around an evaluation: the weights are whole on each rank, which then waits for no other.
+        """Around an evaluation: each rank uses the model as often as it likes, and all give it their rows.
 
-        All ranks come to its beginning. Gradients inside are those of the rank, and are dropped.
+        A rank that needs a block comes to a round, as does one that waits for others, and all gather the
+        first block that one needs: so those that are behind catch up, and then all use the same blocks. What
+        lies outside of blocks is whole meanwhile. All ranks come to the beginning and the end. Gradients
+        inside are those of the rank, and are dropped.
         """
+        self.world.wait()
         self._set_gathered(True)
         try:
-            yield
+            with self.world.waiting(self._take_part):
+                yield
+                self.world.wait()
         finally:
             self._set_gathered(False)
+
+    def _take_part(self) -> None:
+        """Wait until all ranks wait, and gather with them what they need meanwhile."""
+        nothing = len(self._blocks)
+        while self._go_round(nothing) != nothing:
+            pass
+
+    def _ask(self, number: int) -> None:
+        """Come to rounds until a block is gathered."""
+        while not self._blocks[number].is_unsharded:
+            self._go_round(number)
+
+    def _go_round(self, needed: int) -> int:
+        """Gather with all ranks the first block that one needs; returns its number. Raises: LostRankError."""
+        self.world.meet()  # one may work alone for hours
+        first = self.world.least(needed)
+        if first < len(self._blocks):
+            block = self._blocks[first]
+            block.reshard()  # what a pass left that had no memory would not be gathered
+            with self.joined(), torch.inference_mode(False):
+                type(block).unshard(block)
+                block.wait_for_unshard()
+            if first != needed:
+                block.reshard()
+        return first
 
     def reshard(self) -> None:
         """Let go of weights that are whole on this rank, if there are any."""
@@ -187,19 +222,30 @@ class Shards:
 
     def _set_gathered(self, is_gathered: bool) -> None:
         with self._exchanges():
-            for parameter in () if is_gathered else self._parts[-1].parameters():
-                parameter.grad = None
-            for place, part in enumerate(self._parts):
-                is_root = place == len(self._parts) - 1
-                part.set_reshard_after_forward(not is_gathered and not is_root, recurse=False)
-                part.set_reshard_after_backward(not is_gathered, recurse=False)
-                part.set_requires_gradient_sync(not is_gathered, recurse=False)
+            root = self._parts[-1]
+            root.set_reshard_after_forward(False, recurse=False)
+            root.set_reshard_after_backward(not is_gathered, recurse=False)
+            root.set_requires_gradient_sync(not is_gathered)
+            for number, block in enumerate(self._blocks):
                 if is_gathered:
-                    part.unshard()
-            if not is_gathered:
-                self.reshard()
-                # Passes of one rank alone would change the order in which all gather.
-                self._parts[-1].reset_iter_state()
+                    block.unshard = lambda async_op=False, number=number: self._ask(number)
+                else:
+                    del block.unshard
+            if is_gathered:
+                root.unshard()
+                return
+            for parameter in root.parameters():
+                parameter.grad = None
+            self.reshard()
+            root.reset_iter_state()  # passes of one rank alone would change the order in which all gather
+
+
+def held_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """The rows of a parameter that this rank holds, and the place of the first; of a whole one all."""
+    if not isinstance(tensor, DTensor):
+        return tensor, 0
+    mesh = tensor.device_mesh
+    return tensor.to_local(), Piece.of(tuple(tensor.shape), mesh.get_local_rank(), mesh.size()).first
 
 
 def parts_of(model: nn.Module) -> list[nn.Module]:
@@ -207,7 +253,7 @@ def parts_of(model: nn.Module) -> list[nn.Module]:
     lists = [each for each in model.modules() if isinstance(each, nn.ModuleList)]
     # A table of a block, as the distances of T5, is read outside of it: such a block comes with the model.
     blocks = [each for blocks in lists for each in blocks if _has_weights(each) and not _has_table(each)]
-    inner = {part for each in blocks for part in each.modules() if part is not each}
+    inner = {part for blocks in lists for each in blocks for part in each.modules() if part is not each}
     return [*(each for each in blocks if each not in inner), model]
 
 
@@ -217,7 +263,12 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
     Raises: InputError if this torch, or the model, cannot.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        FSDPModule,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise InputError(
@@ -243,6 +294,8 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
     for part in parts:
         part.set_gradient_divide_factor(1.0)  # losses are summed
         part.set_force_sum_reduction_for_comms(True)
+    for block, name in ((part, name) for part in parts[:-1] for name in ENTRIES if hasattr(part, name)):
+        register_fsdp_forward_method(block, name)
     model.set_reduce_scatter_unused_params(True)  # type: ignore[operator]  # heads of tasks another rank has
     for layer in find_layers(model).values():
         base = layer.make_base()  # which holds its weight whole, beside the pieces
@@ -251,6 +304,11 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
         model.to_empty(device=world.device)
     model._get_fsdp_state()._lazy_init()  # type: ignore[operator]  # so that no block takes itself for the root
     return parts
+
+
+def _groups_of(part: Any) -> list[Any]:
+    """The parameters of a block that torch gathers at once: it has them in one group here, or in none."""
+    return list(part._get_fsdp_state()._fsdp_param_groups)
 
 
 def _has_weights(module: nn.Module) -> bool:

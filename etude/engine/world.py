@@ -27,6 +27,7 @@ _NAME_SECONDS = 30.0  # for a name to be known, as those of pods are not at once
 _TELL_SECONDS = 60.0  # until a rank that waits for them says so
 _LOOK_SECONDS, _EXCHANGE_LOOK = 0.02, timedelta(seconds=0.5)
 _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
+_MOST_SAID = 300  # characters of an error that the others are told
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class World:
     others: Others | None = None
     devices: Sequence[str] = ()
     _left: list[str] = field(default_factory=list)  # works that the ranks left together, before their end
+    _waits: list[Callable[[], None]] = field(default_factory=list)  # in the place of `meet`
 
     @property
     def is_main(self) -> bool:
@@ -61,7 +63,13 @@ class World:
             for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors])):
                 tensor.copy_(part.view_as(tensor))
 
-    def begin_exchange(self, flat: torch.Tensor) -> Callable[[], None]:
+    def least(self, number: int) -> int:
+        """The least of the numbers of all ranks, which come within minutes. Raises: LostRankError."""
+        flat = torch.tensor([number], device=self.device)
+        self.begin_exchange(flat, dist.ReduceOp.MIN)()
+        return int(flat.item())
+
+    def begin_exchange(self, flat: torch.Tensor, reduction: Any = dist.ReduceOp.SUM) -> Callable[[], None]:
         """Begin to add up one tensor over all ranks, in place; returns the wait for its end.
 
         Raises: LostRankError, as the wait does.
@@ -75,7 +83,7 @@ class World:
                     self._require_others()
 
         with self.exchange():
-            work = dist.all_reduce(flat, async_op=True)
+            work = dist.all_reduce(flat, reduction, async_op=True)
         return wait
 
     def total(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -126,6 +134,20 @@ class World:
 
     def wait(self) -> None:
         """Go on when all ranks are here, however long one of them works alone."""
+        wait = self._waits[-1] if self._waits else self.meet
+        wait()
+
+    @contextlib.contextmanager
+    def waiting(self, wait: Callable[[], None]) -> Iterator[None]:
+        """While entered, a rank that waits for the others does so by `wait`, which may do work for them."""
+        self._waits.append(wait)
+        try:
+            yield
+        finally:
+            self._waits.remove(wait)
+
+    def meet(self) -> None:
+        """Go on when all ranks are here, and do nothing meanwhile."""
         if self.store is None:
             return
         with self.exchange():
@@ -141,6 +163,8 @@ class World:
         """The value of rank 0 on every rank, when rank 0 has it: anything that JSON holds, of any length."""
         if self.store is None:
             return value
+        if self._waits:  # rank 0 may need the others until it has the value
+            self.wait()
         with self.exchange():
             key = f"value {self.store.add(f'values of rank {self.rank}{self._era}', 1)}{self._era}"
             if self.is_main:
@@ -156,28 +180,36 @@ class World:
     def together(self, is_unwanted: Callable[[], bool]) -> Iterator[Callable[[], None]]:
         """Around work that all ranks finish, or all leave; yields the check that may leave it.
 
-        Raises: Abandoned on every rank, once it is unwanted on one of them before all are through.
+        Raises: Abandoned on every rank, once it is unwanted on one of them before all are through;
+            FaultError on the others, where one fails.
         """
+
+        def leave(why: str) -> None:
+            if self.store is not None:
+                with self.exchange():
+                    if not self.store.check([f"left{self._era}"]):
+                        self.store.set(f"left{self._era}", why)
 
         def check() -> None:
             if is_unwanted():
-                if self.store is not None:
-                    with self.exchange():
-                        self.store.set(f"left{self._era}", "")
+                leave("")
                 raise Abandoned
             if self.store is not None and time.monotonic() - looked[0] > _POINT_SECONDS:
                 looked[0] = time.monotonic()
                 self._require_others()
                 with self.exchange():
-                    if self.store.check([f"left{self._era}"]):
-                        raise Abandoned
+                    self._follow_those_who_left()
 
         looked = [time.monotonic()]
         try:
             check()
             yield check
             self.wait()
-        except Abandoned:
+        except LostRankError:
+            raise
+        except (Abandoned, Exception) as error:
+            if not isinstance(error, Abandoned):
+                leave(f"rank {self.rank} failed: {type(error).__name__}: {str(error)[:_MOST_SAID]}")
             self._left.append("")  # what waits for a rank by a name of before is passed over by all
             raise
 
@@ -240,6 +272,13 @@ class World:
             return False
         return True
 
+    def _follow_those_who_left(self, unless: str | None = None) -> None:
+        """Raises: Abandoned or FaultError as another rank did, unless it passed a wait for a key before."""
+        left = f"left{self._era}"
+        if self.store.check([left]) and not (unless and self.store.check([unless])):
+            why = self.store.get(left).decode("utf-8", "replace")
+            raise FaultError(why) if why else Abandoned
+
     def _await(self, key: str) -> None:
         """Look again and again: a wait inside torch would keep signals from being answered.
 
@@ -248,12 +287,9 @@ class World:
         Rank 0 alone makes samples, baselines and reports, for as long as it works; one that hangs is ended.
         """
         assert self.store is not None
-        left = f"left{self._era}"
         seconds = _LOOK_SECONDS / 64  # most come at once; some work for hours
         while not self.store.check([key]):
-            # A rank that left may have passed this before: then the key is there by now.
-            if self.store.check([left]) and not self.store.check([key]):
-                raise Abandoned
+            self._follow_those_who_left(unless=key)
             self._require_others()
             time.sleep(seconds)
             seconds = min(2 * seconds, _LOOK_SECONDS)

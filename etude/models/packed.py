@@ -76,12 +76,15 @@ class TokenReader:
 
 
 def is_worth_it(model: Decoder, rows: int) -> bool:
-    """True for few rows of plain fp32 weights on a CPU with the layout, and with memory for two copies."""
+    """True for few rows of plain, whole fp32 weights on a CPU with the layout, and memory for two copies."""
     has_layout = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
     if rows > MOST_ROWS or not has_layout or torch.is_autocast_enabled("cpu") or find_layers(model):
         return False
     parameters = list(model.parameters())
-    is_plain = all(part.device.type == "cpu" and part.dtype == torch.float32 for part in parameters)
+    is_plain = all(
+        type(part) is nn.Parameter and part.device.type == "cpu" and part.dtype == torch.float32
+        for part in parameters
+    )
     return is_plain and 2 * sum(part.nbytes for part in parameters) < psutil.virtual_memory().available
 
 

@@ -11,6 +11,7 @@ n_ffn, H n_head, D head_dim, V vocab_size. Source: arXiv:1910.10683; 1.1, arXiv:
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -102,10 +103,10 @@ class T5(nn.Module):
         column = torch.arange(max(source_lengths))
         has = column < lengths[:, None]  # (B, S)
         places = send(torch.where(has, first[:, None] + column, 0), sources.device)
-        cross = [block.cross.part for block in self.decoder.blocks()]
-        keys = [part.split(part.k(memory)[0][places]).contiguous() for part in cross]
-        values = [part.split(part.v(memory)[0][places]).contiguous() for part in cross]
-        return T5Cache(keys, values, send(lengths, sources.device), self.decoder.bias(capacity)[:, :, -1:])
+        keys, values = zip(*(block.remember(memory, places) for block in self.decoder.blocks()))
+        return T5Cache(
+            [*keys], [*values], send(lengths, sources.device), self.decoder.bias(capacity)[:, :, -1:]
+        )
 
     def advance(self, tokens: Tensor, cache: "T5Cache") -> Tensor:
         """Logits (B, V) after the next token (B,) of each row, without dropout; the cache then holds it too.
@@ -115,13 +116,8 @@ class T5(nn.Module):
         x = self._embed(tokens[:, None])
         bias = cache.begin()
         for layer, block in enumerate(self.decoder.blocks()):
-            own, cross = block.own.part, block.cross.part
-            normed = block.own.layer_norm(x)
-            seen = cache.extend(layer, own.split(own.k(normed)), own.split(own.v(normed)))
-            x = x + own.attend_cached(normed, *seen, bias)
             sources = cache.cross_keys[layer], cache.cross_values[layer]
-            x = x + cross.attend_cached(block.cross.layer_norm(x), *sources, cache.mask)
-            x = x + block.last.part(block.last.layer_norm(x))
+            x = block.advance(x, partial(cache.extend, layer), bias, sources, cache.mask)
         cache.length += 1
         return self.head(self._scale(self.decoder.final_layer_norm(x)))[:, 0]
 

@@ -1,7 +1,7 @@
 """The blocks of an encoder-decoder; letters of shapes as in `t5.py`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from etude.models.layers import RMSNorm, embedding
 from etude.models.t5_config import T5Config
+
+# Adds keys and values (B, H, 1, D) of a token to those before it, and returns all.
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,24 @@ class Block(nn.Module):
         if context.memory is not None:
             x = self.cross(x, context.with_memory, memory=context.memory)
         out: Tensor = self.last(x)
+        return out
+
+    def remember(self, memory: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D) of sources, which lie at some places (B, S) of a memory (1, T, C)."""
+        part = self.cross.part
+        keys, values = (part.split(product(memory)[0][places]).contiguous() for product in (part.k, part.v))
+        return keys, values
+
+    def advance(
+        self, x: Tensor, extend: Extend, bias: Tensor, sources: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """One token (B, 1, C) a row, over those before it and over keys and values of the sources."""
+        own, cross = self.own.part, self.cross.part
+        normed = self.own.layer_norm(x)
+        seen = extend(own.split(own.k(normed)), own.split(own.v(normed)))
+        x = x + own.attend_cached(normed, *seen, bias)
+        x = x + cross.attend_cached(self.cross.layer_norm(x), *sources, mask)
+        out: Tensor = x + self.last.part(self.last.layer_norm(x))
         return out
 
 
