@@ -1,4 +1,4 @@
-"""Memory of a rank while a model of files is put together: whole, and in pieces over 2 and 4 ranks.
+"""Memory of a rank while a model of files is put together and evaluated: whole, and in pieces over 2 and 4 ranks.
 
 A Qwen2 shape with random weights in fp32. Counted is the anonymous memory of each rank (RssAnon), looked at every
 millisecond; pages of the file, which the system takes back at any time, are not in it.
@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,23 @@ sys.path.insert(0, str(FOLDER.parent))
 import torch
 
 from etude.assemble import assemble
+from etude.data.batch import Batch
+from etude.engine.loop import TrainState
+from etude.engine.world import World
+from etude.evaluate.generate import generate
+from etude.evaluate.tasks import evaluate
 from etude.joining import join_ranks
-from etude.plan import make_plan
+from etude.plan import Plan, make_plan
 from etude.recipe.load import change, recipe_from
 from etude.start import Options
 from tests.bases import SMALL, write_instructions, write_model, write_qwen2
 from tests.ranks import Forks
 from tests.recipes import finetuning
 
-CLAIM = "the most anonymous memory that a rank takes while it puts a model of files together, beside the bytes of its weights"
+CLAIM = (
+    "the most anonymous memory that a rank takes while it puts a model of files together, and then while it evaluates it "
+    "(losses of 8 rows of 64 tokens, 8 tokens of text), beside the bytes of its weights"
+)
 _MMAP_THRESHOLD = -3  # of malloc.h
 SHAPE = {
     "hidden_size": 512,
@@ -67,9 +76,11 @@ def main() -> None:
         result[f"{parallel}, {ranks}"] = {
             "held_bytes": max(each["held"] for each in found),
             "peak_bytes": max(each["peak"] for each in found),
+            "evaluation_bytes": max(each["evaluation"] for each in found),
+            "loss": found[0]["loss"],
             "largest_tensor_bytes": found[0]["largest"],
         }
-    names = ["held_bytes", "peak_bytes", "largest_tensor_bytes"]
+    names = ["held_bytes", "peak_bytes", "evaluation_bytes", "largest_tensor_bytes"]
     table = [
         ["ranks", *names],
         *([line, *(f"{found[name] / 1e6:.0f} MB" for name in names)] for line, found in result.items()),
@@ -83,22 +94,46 @@ def _measure(recipe: dict[str, Any], out: Path, rank: int) -> None:
     plan = make_plan(recipe_from(recipe))
     with contextlib.ExitStack() as stack:
         world = join_ranks(plan, stack)
-        before, peak, ended = _anonymous(), [0], threading.Event()
-
-        def look() -> None:
-            while not ended.wait(0.001):
-                peak[0] = max(peak[0], _anonymous())
-
-        thread = threading.Thread(target=look)
-        thread.start()
-        state, _ = assemble(plan, Options(), world)
-        time.sleep(0.01)
-        ended.set()
-        thread.join()
+        before = _anonymous()
+        with _looking() as peak:
+            state, _ = assemble(plan, Options(), world)
         sizes = [each.nbytes for each in state.parameters.values()]
         whole = [each.numel() * 4 for each in state.model.parameters()]
-        found = {"peak": peak[0] - before, "held": sum(sizes), "largest": max(whole)}
+        found: dict[str, float] = {"peak": peak[0] - before, "held": sum(sizes), "largest": max(whole)}
+        world.wait()
+        with _looking() as peak:
+            loss = _evaluate(plan, state, world)
+        found |= {"evaluation": peak[0] - before, "loss": loss}
         (out / f"found-{rank}.json").write_text(json.dumps(found))
+
+
+def _evaluate(plan: Plan, state: TrainState, world: World) -> float:
+    """The loss of some rows, each rank its part of them, and a text of rank 0."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(100, (8, 64), generator=generator).numpy()
+    batches = [Batch(tokens=row[None], labels=row[None]) for row in rows[world.rank :: world.size]]
+    with state.gathered():
+        score = evaluate(state.model, batches, plan.tasks[0].kind, state.precision, world)
+        if world.is_main:
+            generate(state.model, [[1, 2, 3]], end_ids=[0], max_tokens=8)
+    return score.loss
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[list[int]]:
+    """The most anonymous memory while entered, once it is left."""
+    peak, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.001):
+            peak[0] = max(peak[0], _anonymous())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield peak
+    time.sleep(0.01)
+    ended.set()
+    thread.join()
 
 
 def _anonymous() -> int:

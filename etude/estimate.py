@@ -151,7 +151,7 @@ class Estimate:
         yield "checkpoints", self._checkpoints(made)
         if self.room is not None:
             yield from self.room.rows()
-            yield "evaluation", self._gathered(self.room)
+            yield "evaluation", self._gathered()
         if self.traffic is not None:
             yield "traffic", self.traffic.row()
             yield "overlap", self.traffic.overlap_row(self._compute_seconds, work_of_step(plan)[0])
@@ -172,15 +172,12 @@ class Estimate:
         assert self.costs is not None and self.traffic is not None
         return self.costs.step_seconds - self.traffic.seconds
 
-    def _gathered(self, room: Room) -> str:
+    def _gathered(self) -> str:
         """The weights that each rank gathers for an evaluation, of a model in pieces."""
         if self.plan.parallel.kind != "shard":
             return ""
-        root, blocks, _ = part_bytes(self.plan)
-        size = rough_size(root + blocks)
-        is_large = room.limit is not None and root + blocks > room.limit
-        cannot = "; that does not fit, so such a run cannot be evaluated yet" * is_large
-        return f"each rank gathers all weights for it, {size}{cannot}"
+        _, blocks, _ = part_bytes(self.plan)
+        return f"each pass gathers {rough_size(blocks)}, block by block, and each token of a text is a pass"
 
     def _price(self, made: events.Forecast) -> str:
         if self.cost is None or self.price is None:

@@ -139,7 +139,7 @@ def test_what_is_too_large_for_a_gpu_is_sharded_and_its_evaluation_told(make_rec
     held = 16 * whole.plan.trainable
     parts = estimate(assumed(make_recipe(changes)), gpu=find_gpu("h100"), rows=4096, memory=held)
     assert parts.plan.parallel.kind == "shard"
-    assert "each rank gathers all weights for it" in dict(parts.rows())["evaluation"]
+    assert "block by block, and each token of a text is a pass" in dict(parts.rows())["evaluation"]
 
 
 def assumed(recipe: Recipe) -> Recipe:

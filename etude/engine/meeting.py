@@ -1,12 +1,45 @@
 """A place of their own for the ranks of one attempt, in a store that has words of earlier ones."""
 
+import os
+import socket
+import threading
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
+from etude.control.ranks import Place
+from etude.errors import InputError
+from etude.text import shorten
+
 _LOOK_SECONDS = 0.05
+_MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
+_NAME_SECONDS = 30.0  # for a name to be known, as those of pods are not at once
+_TELL_SECONDS = 60.0  # until a rank that waits for them says so
+
+
+def open_store(place: Place) -> Any:
+    """Files in the folder of our launcher; under torchrun the store that it opened."""
+    if place.folder is not None:
+        return dist.FileStore(str(place.folder / "store"), place.size)  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    here = f"rank {place.rank} cannot meet the others at {shorten(host, 80)}:{port} (MASTER_ADDR)"
+    waits = f"rank {place.rank} waits for the others at {shorten(host, 80)}:{port}, who may prepare data\n"
+    tell = threading.Timer(_TELL_SECONDS, os.write, (2, waits.encode("utf-8", "replace")))
+    tell.daemon = True
+    tell.start()
+    try:
+        _find_host(host)
+        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_MEETING_PATIENCE))
+        return meet(store, place.rank, place.size)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(f"{here}: {shorten(str(error).partition(chr(10))[0], 100)}") from None
+    finally:
+        tell.cancel()
 
 
 def meet(store: Any, rank: int, size: int) -> Any:
@@ -52,3 +85,16 @@ def _look_again(end: float, awaited: str) -> None:
 
 def _of(what: str, rank: int) -> str:
     return f"{what} of rank {rank}"
+
+
+def _find_host(name: str) -> None:
+    """Wait for a while for the address of a host, for which torch waits for hours. Raises: OSError."""
+    end = time.monotonic() + _NAME_SECONDS
+    while True:
+        try:
+            socket.getaddrinfo(name, None)
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)

@@ -3,9 +3,6 @@
 import contextlib
 import ctypes
 import json
-import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +14,11 @@ import torch.distributed as dist
 
 from etude.control.ranks import IDLE_SECONDS, SILENCE_SECONDS, Place, read_place, watch_main_thread
 from etude.engine.heartbeat import Heartbeat, Launched, Others
-from etude.engine.meeting import meet
+from etude.engine.meeting import open_store
 from etude.errors import FaultError, InputError, LostRankError
 from etude.interruption import Abandoned
-from etude.text import plural, shorten
+from etude.text import plural
 
-_MEETING_PATIENCE = timedelta(hours=4)  # under torchrun
-_NAME_SECONDS = 30.0  # for a name to be known, as those of pods are not at once
-_TELL_SECONDS = 60.0  # until a rank that waits for them says so
 _LOOK_SECONDS, _EXCHANGE_LOOK = 0.02, timedelta(seconds=0.5)
 _POINT_SECONDS = 0.25  # between looks of a rank that works at the others
 _MOST_SAID = 300  # characters of an error that the others are told
@@ -316,7 +310,7 @@ def join_world(
         raise InputError('several ranks need train.device = "cuda" or "cpu"; on mps use one device')
     if device.type == "cuda":
         device = _take_gpu(place)
-    store = _open_store(place)
+    store = open_store(place)
     others: Others
     beat = None
     if place.folder is None:
@@ -356,41 +350,6 @@ def _break_off() -> None:
     """Break off the exchanges that are under way; gloo goes on to wait."""
     if dist.group.WORLD is not None:
         dist.group.WORLD.abort()
-
-
-def _open_store(place: Place) -> Any:
-    """Files in the folder of our launcher; under torchrun the store that it opened."""
-    if place.folder is not None:
-        return dist.FileStore(str(place.folder / "store"), place.size)  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
-
-    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    here = f"rank {place.rank} cannot meet the others at {shorten(host, 80)}:{port} (MASTER_ADDR)"
-    waits = f"rank {place.rank} waits for the others at {shorten(host, 80)}:{port}, who may prepare data\n"
-    tell = threading.Timer(_TELL_SECONDS, os.write, (2, waits.encode("utf-8", "replace")))
-    tell.daemon = True
-    tell.start()
-    try:
-        _find_host(host)
-        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_MEETING_PATIENCE))
-        return meet(store, place.rank, place.size)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise InputError(f"{here}: {shorten(str(error).partition(chr(10))[0], 100)}") from None
-    finally:
-        tell.cancel()
-
-
-def _find_host(name: str) -> None:
-    """Wait for a while for the address of a host, for which torch waits for hours. Raises: OSError."""
-    end = time.monotonic() + _NAME_SECONDS
-    while True:
-        try:
-            socket.getaddrinfo(name, None)
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(1.0)
 
 
 def synchronize(device: torch.device) -> None:

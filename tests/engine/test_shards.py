@@ -1,26 +1,35 @@
 """A model in pieces on several ranks trains, is saved and resumed as a whole one."""
 
+import contextlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
+from etude.assemble import assemble
 from etude.engine.tensor_files import read_tensors
+from etude.errors import FaultError
 from etude.export import export
-from etude.recipe.load import recipe_from
+from etude.interruption import Abandoned
+from etude.joining import join_ranks
+from etude.plan import make_plan
+from etude.recipe.load import change, recipe_from
 from etude.recipe.schema import Recipe
-from etude.records.events import Step
+from etude.records.events import Evaluation, Generation, Step
 from etude.records.store import Run, list_runs
 from etude.run import run_recipe
 from etude.start import Options
 from tests import recipes
 from tests.bases import write_corpus, write_instructions, write_labelled, write_pairs, write_qwen2
 from tests.programs import run_program
+from tests.ranks import Forks
 
 STEPS = 20
 
@@ -73,6 +82,15 @@ def losses(run: Run) -> list[float]:
     return [each.event.loss for each in run.ledger().entries if isinstance(each.event, Step)]
 
 
+def evaluations(run: Run) -> list[dict[str, float]]:
+    events = [each.event for each in run.ledger().entries if isinstance(each.event, Evaluation)]
+    return [{"loss": each.loss, **each.metrics} for each in events]
+
+
+def texts(run: Run) -> list[str]:
+    return [each.event.text for each in run.ledger().entries if isinstance(each.event, Generation)]
+
+
 def saved(run: Run, step: int = STEPS) -> dict[str, torch.Tensor]:
     weights = weights_of(run, step)
     return read_tensors(weights) | read_tensors(weights.with_name("optimizer.safetensors"))
@@ -120,6 +138,12 @@ def test_a_model_in_pieces_gives_the_losses_and_files_of_a_whole_one(
     whole = run_recipe(cases[name], Options(runs=tmp_path)).run
     parts = only(two / f"runs-{name}")
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-3 if name == "muon" else 1e-6)
+    if name != "muon":
+        scored = [evaluations(run) for run in (parts, whole)]
+        assert len(scored[0]) > 0 and scored[0] == [
+            pytest.approx(each, rel=1e-5, nan_ok=True) for each in scored[1]
+        ]
+        assert texts(parts) == texts(whole)
     theirs, ours = saved(whole), saved(parts)
     assert [(key, each.shape, each.dtype) for key, each in ours.items()] == [
         (key, each.shape, each.dtype) for key, each in theirs.items()
@@ -167,6 +191,54 @@ def test_a_run_in_pieces_goes_on_on_another_number_of_ranks(
         assert sum(each["weights"] for each in held) == weights
         assert max(each["weights"] for each in held) <= weights / ranks + padding
         assert max(each["optimizer"] for each in held) <= moments / ranks + 2 * padding + 4 * len(parameters)
+
+
+def test_ranks_evaluate_a_model_in_pieces_at_their_own_pace_and_fail_and_leave_together(
+    cases: dict[str, Recipe], tmp_path: Path
+) -> None:
+    plan = make_plan(
+        recipe_from(change(cases["adamw"].to_dict(), {"train.devices": 2, "train.parallel": "shard"}))
+    )
+    tokens = torch.arange(6)[None]
+
+    def live(rank: int) -> None:
+        torch.set_num_threads(1)
+        with contextlib.ExitStack() as stack:
+            world = join_ranks(plan, stack)
+            state, _ = assemble(plan, Options(), world)
+            model: Any = state.model.eval()
+
+            def logits() -> torch.Tensor:
+                return model.logits(tokens)  # type: ignore[no-any-return]
+
+            with torch.no_grad(), state.gathered():
+                each = [logits() for _ in range(3 * rank)]  # rank 0 only waits
+                assert sum(isinstance(part, DTensor) for part in model.model.layers.parameters())
+            assert world.gather([part.sum().item() for part in each])[0] == []
+            for wanted in (FaultError, Abandoned):
+                is_left = partial(bool, rank == 1 and wanted is Abandoned)
+                with (
+                    torch.no_grad(),
+                    pytest.raises((wanted, ValueError)) as caught,
+                    state.gathered(),
+                    world.together(is_left) as check,
+                ):
+                    if rank == 1:
+                        logits()
+                        raise ValueError("odd")
+                    while True:
+                        logits()
+                        check()
+                if wanted is FaultError and rank == 0:
+                    assert str(caught.value) == "rank 1 failed: ValueError: odd"
+            with torch.inference_mode(), state.gathered():
+                again = logits()
+            assert all(part.equal(again) for part in each)
+            loss = model.logits(tokens).sum()  # as in training, all together
+            loss.backward()
+
+    (tmp_path / "meeting").mkdir()
+    assert Forks(2, live, tmp_path / "out", folder=tmp_path / "meeting").wait() == {0: "", 1: ""}
 
 
 def read_held(folder: Path, ranks: int) -> list[dict[str, int]]:

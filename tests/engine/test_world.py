@@ -162,7 +162,7 @@ def test_ranks_gather_a_value_of_each_in_order_and_know_of_a_shortage_on_one(tmp
 def test_a_host_that_nobody_knows_is_named_and_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    monkeypatch.setattr("etude.engine.world._NAME_SECONDS", 0.0)
+    monkeypatch.setattr("etude.engine.meeting._NAME_SECONDS", 0.0)
     place = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": host, "MASTER_PORT": "29500"}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
