@@ -298,20 +298,17 @@ def _evaluate_now(session: Session) -> tuple[str, str]:
 def _write_now(session: Session, prompt: str) -> tuple[str, str]:
     """Continue a prompt now, into the record; returns the answer. A prompt that is too long ends no run."""
     session.recorder.drain()
-    texts: list[events.Generation] = []
-    refused = ""
+    texts, refused = list[events.Generation](), ""
     try:
         with session.interruptible("the sample"), session.invariants.unchanged("samples of text"):
             try:
-                texts = session.examiner.write(prompt) if session.world.is_main else []
+                texts += session.examiner.write(prompt) if session.world.is_main else []
             except InputError as error:
                 refused = f"generate: {error}"
     except Abandoned:
         return "refuse", "generate: the run ends here"
-    if refused:
-        return "refuse", refused
     session.recorder.write(*texts)
-    return "generate", "; ".join(text.text for text in texts)
+    return ("refuse", refused) if refused else ("generate", "; ".join(text.text for text in texts))
 
 
 def _end(session: Session, decision: Decision) -> Ending:
@@ -326,8 +323,7 @@ def _end(session: Session, decision: Decision) -> Ending:
         session.world.wait()  # the checkpoint that rank 0 wrote is there for all
         advice = "the run is finished, without scores beside those before training and the baselines"
         try:
-            step = _at_end(session, "comparison", lambda: take_best(session), advice)
-            if step is not None:
+            if (step := _at_end(session, "comparison", lambda: take_best(session), advice)) is not None:
                 _at_end(session, "comparison", lambda: _compare(session, step), advice)
         except Abandoned:
             decision = _decide_to_leave(session)
@@ -389,8 +385,7 @@ def _record_failure(session: Session, error: Exception) -> None:
 def _compare(session: Session, step: int) -> None:
     """Score weights of a step beside those before training and the baselines, and keep every prediction."""
     with session.interruptible("the final scores"):
-        scores = session.examiner.compare(step)
-    session.recorder.write(*scores)
+        session.recorder.write(*session.examiner.compare(step))
 
 
 def _at_end(session: Session, what: str, do: Callable[[], T], advice: str) -> T | None:
