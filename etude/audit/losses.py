@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from etude.audit.passes import Pass, Tried
@@ -14,6 +13,7 @@ from etude.audit.targets import Misplaced, Targets
 from etude.data.samples.sample import NO_TARGET
 from etude.engine.batch import DeviceBatch
 from etude.engine.optim import Optimizer
+from etude.engine.shards import is_in_pieces
 from etude.records.events import Finding
 from etude.text import plural
 
@@ -177,7 +177,7 @@ def find_unreached(
     """Tensors that should train and do not: no loss reaches them, or no optimizer has them."""
     all_names = {name: each for name, each in passes[0][0].model.named_parameters() if each.requires_grad}
     # Blocks in pieces are gathered anew for the gradients, which autograd tells of what was gathered.
-    names = {name: each for name, each in all_names.items() if not isinstance(each, DTensor)}
+    names = {name: each for name, each in all_names.items() if not is_in_pieces(each)}
     reached: set[str] = set()
     for tried, batch in passes:
         loss = tried.run(batch).loss

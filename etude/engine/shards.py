@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from etude.data.batch import NumpyBatch
 from etude.engine.out_of_memory import is_out_of_memory
@@ -240,12 +239,18 @@ class Shards:
             root.reset_iter_state()  # passes of one rank alone would change the order in which all gather
 
 
+def is_in_pieces(tensor: Tensor) -> bool:
+    """True for a DTensor, asked without its module, which loads sympy."""
+    return hasattr(tensor, "to_local")
+
+
 def held_rows(tensor: Tensor) -> tuple[Tensor, int]:
     """The rows of a parameter that this rank holds, and the place of the first; of a whole one all."""
-    if not isinstance(tensor, DTensor):
+    if not is_in_pieces(tensor):
         return tensor, 0
-    mesh = tensor.device_mesh
-    return tensor.to_local(), Piece.of(tuple(tensor.shape), mesh.get_local_rank(), mesh.size()).first
+    sharded: Any = tensor
+    mesh = sharded.device_mesh
+    return sharded.to_local(), Piece.of(tuple(tensor.shape), mesh.get_local_rank(), mesh.size()).first
 
 
 def parts_of(model: nn.Module) -> list[nn.Module]:
