@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from etude.cli.generate import open_speaker
 from etude.data.batch import Batch
 from etude.errors import EtudeError, InputError
 from etude.export import export, load_model, open_tokenizer
@@ -25,6 +24,7 @@ from etude.recipe.model import Adapter
 from etude.recipe.schema import Recipe
 from etude.records.events import Finding
 from etude.run import Training
+from etude.speaker import open_speaker
 from etude.start import Options
 from tests import bases
 from tests.recipes import classification

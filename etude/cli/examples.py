@@ -63,6 +63,7 @@ _EXAMPLES = {
     "runs": ["etude runs", "etude runs --json", "etude runs --disk"],
     "runs rm": ["etude runs rm my-run", "etude runs rm my-run --keep-record"],
     "schema": ["etude schema > etude.schema.json"],
+    "serve": ["etude serve my-run", "etude serve my-folder --port 8181 --context 2048 --rows 16"],
     "set": [
         "etude set my-run optim.learning_rate=1e-4",
         "etude set my-run train.max_grad_norm=0.5 --reason 'the norm jumps'",

@@ -5,19 +5,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etude.cli.printing import print_json_line, print_text, say
 from etude.errors import InputError
+from etude.speaker import Speaker, open_speaker
 from etude.text import plural, shorten
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from etude.data.render import ChatTemplate
-    from etude.data.tokenize import Tokenizer
-    from etude.engine.precision import Precision
-
 
 _LEAVES = ("exit", "quit", "/exit", "/quit")
 _HELP = """\
@@ -54,57 +47,6 @@ class Sampling:
                 raise InputError(f"--{name} is {value}; it must be {expected}")
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """A model that is ready to go on with text."""
-
-    model: "nn.Module"
-    tokenizer: "Tokenizer"
-    chat: "ChatTemplate"
-    end_ids: tuple[int, ...]
-    context: int
-    precision: "Precision"
-
-    def settings(self, sampling: Sampling) -> dict[str, Any]:
-        return {**asdict(sampling), "end_ids": self.end_ids, "vocab_size": self.tokenizer.vocab_size}
-
-
-def open_speaker(given: str, runs: Path, *, is_chat: bool = False) -> Speaker:
-    """The model of a run (its best checkpoint, or @last, @step-200) or of a folder, on the best device.
-
-    is_chat: stop also where the chat template ends an answer.
-
-    Raises: InputError if there is none, or its files cannot be used.
-    """
-    import torch
-
-    from etude.engine.device import choose_device
-    from etude.engine.precision import choose_precision, has_native_bf16
-    from etude.evaluate.generate import context_of
-    from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
-    from etude.models.parts import head_modules
-    from etude.records.store import Run
-
-    folder, device = find_folder(given, runs), choose_device("auto")
-    run = Run(folder.parent.parent)
-    is_of_run = (run.path / "run.json").is_file()
-    if is_of_run or is_chat:
-        say(f"loading {f'{run.name}@{folder.name}' if is_of_run else given}")
-    halves = {torch.bfloat16: "bf16", torch.float16: "fp16"} if has_native_bf16(device) else {}
-    precision = choose_precision(halves.get(stored_dtype(folder), "fp32"), device, targets_per_step=1)
-    model = load_model(folder, dtype=precision.dtype).to(device)
-    if head_modules(model):
-        raise InputError(f"{given} is a classifier, which writes no text; give a model that does")
-    # A checkpoint of a run hears the system message that it was trained with.
-    system = run.recipe.data.system if is_of_run else None
-    chat = open_chat(folder, system=system)
-    ends = find_end_ids(folder, chat, is_chat=is_chat)
-    if is_chat and chat.find_end() is None:
-        names = chat.tokenizer.decode(ends, skip_special=False)
-        say(f"the chat template writes no special token behind an answer, so it ends only at {names}")
-    return Speaker(model, chat.tokenizer, chat, ends, context_of(model), precision)
-
-
 def generate_texts(
     given: str, prompts: list[str], sampling: Sampling, *, runs: Path, is_instruction: bool = False
 ) -> list[dict[str, Any]]:
@@ -118,14 +60,14 @@ def generate_texts(
 
     for prompt in prompts:
         _check_text("--prompt", prompt)
-    speaker = open_speaker(given, runs, is_chat=is_instruction)
+    speaker = open_speaker(given, runs, is_chat=is_instruction, told=say)
     if is_instruction:
         _require_chat(speaker, given)
     is_source, asked = family_of(speaker.model).has_source, speaker.chat if is_instruction else None
     ids = encode_prompts(prompts, speaker.tokenizer, asked, is_source=is_source)
     _say_what_is_cut(speaker, ids, sampling.max_tokens)
     with speaker.precision.autocast():
-        continued = generate(speaker.model, ids, **speaker.settings(sampling))
+        continued = generate(speaker.model, ids, **speaker.settings(asdict(sampling)))
     is_answer = is_instruction or is_source
     return [
         {
@@ -163,7 +105,7 @@ def chat(
     Turns that no longer fit into the model's context are left out, oldest first, and that is said.
     """
     _check_text("--system", system or "")
-    speaker = open_speaker(given, runs, is_chat=True)
+    speaker = open_speaker(given, runs, is_chat=True, told=say)
     _require_chat(speaker, given)
     ask = ask or (lambda: input("" if as_json else "> "))
     talk = Talk(system)
@@ -208,7 +150,7 @@ def _print_line(speaker: Speaker, ids: list[int], sampling: Sampling, *, prompt:
     from etude.evaluate.generate import generate
 
     with speaker.precision.autocast():
-        (entry,) = generate(speaker.model, [ids], **speaker.settings(sampling))
+        (entry,) = generate(speaker.model, [ids], **speaker.settings(asdict(sampling)))
     answer = speaker.tokenizer.decode(entry.ids)
     print_json_line({"prompt": prompt, "text": answer, "tokens": len(entry.ids), "stopped": entry.stopped})
     return answer
@@ -251,7 +193,7 @@ def stream(speaker: Speaker, ids: list[int], sampling: Sampling) -> Iterator[str
     drawn: list[int] = []
     shown = ""
     with speaker.precision.autocast():
-        for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(sampling)):
+        for (token,) in generate_steps(speaker.model, [ids], **speaker.settings(asdict(sampling))):
             if token in speaker.end_ids:
                 break
             drawn.append(token)

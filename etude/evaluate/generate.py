@@ -168,7 +168,7 @@ def generate_steps(
             logits = logits[:, :vocab_size].float()
             # The likeliest is found where the logits are; draws are made on the CPU, alike for all devices.
             logits = logits if temperature == 0 else logits.cpu()
-            chosen[alive] = _choose(logits, temperature, top_k, top_p, generator)
+            chosen[alive] = choose(logits, temperature, top_k, top_p, generator)
             finished |= torch.isin(chosen, ends)
             yield chosen.tolist()
             if drawn == max_tokens or bool(finished.all()):
@@ -186,7 +186,7 @@ def context_of(model: nn.Module) -> int:
     return family_of(model).context(model)
 
 
-def _choose(
+def choose(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> Tensor:
     """One token (B,) for each row of logits (B, V) fp32, on the CPU."""

@@ -43,6 +43,16 @@ def attend_each(q: Tensor, k: Tensor, v: Tensor, ends: Ends, *, window: int | No
     return torch.cat([attend(*part, window=window, dropout=dropout) for part in parts], dim=1)
 
 
+def attend_behind(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of (1, T, H, D), the last of the (1, H, P + T, D) tokens; returns (1, T, H, D)."""
+    T, seen = q.shape[1], k.shape[2]
+    is_seen = torch.ones(T, seen, dtype=torch.bool, device=q.device).tril(seen - T)
+    q = q.transpose(1, 2)
+    is_grouped = k.shape[1] != q.shape[1]
+    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=is_seen, enable_gqa=is_grouped)
+    return attended.transpose(1, 2)
+
+
 def _attend_window(q: Tensor, k: Tensor, v: Tensor, *, window: int, dropout: float) -> Tensor:
     """Causal attention of a row (1, T, H, D) that is longer than the window.
 

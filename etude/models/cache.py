@@ -51,6 +51,25 @@ class Cache:
                 kept[places.rows, :, places.slots(room)] = given[:, 0]
         return cached[0][:, :, : places.reach], cached[1][:, :, : places.reach]
 
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the (1, T, H, D) of the one sequence behind the P that it has; returns all, (1, H, P + T, D).
+
+        No window may end before the last of them.
+        """
+        first, last = self.lengths[0], self.lengths[0] + keys.shape[1]
+        cached = self.keys[layer], self.values[layer]
+        for kept, given in zip(cached, (keys, values)):
+            kept[:, :, first:last] = given.transpose(1, 2)
+        return cached[0][:, :, :last], cached[1][:, :, :last]
+
+    def copy_row(self, row: int, other: "Cache", other_row: int, length: int | None = None) -> None:
+        """Let a row be that of a cache of the same model, or its first tokens where no window has ended."""
+        length = other.lengths[other_row] if length is None else length
+        for mine, theirs in zip((*self.keys, *self.values), (*other.keys, *other.values)):
+            filled = min(length, theirs.shape[2])
+            mine[row, :, :filled] = theirs[other_row, :, :filled]
+        self.lengths[row] = length
+
 
 class Places:
     """Places of the next token of each row, and the part of a cache that it sees.

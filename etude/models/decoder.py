@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etude.models.attention import attend, attend_each
+from etude.models.attention import attend, attend_behind, attend_each
 from etude.models.cache import Cache, Places
 from etude.models.cascade import attend_parts
 from etude.models.decoder_config import DecoderConfig
@@ -56,6 +56,11 @@ class Context:
     scored: Tensor | None = None
     copies: int = 1
 
+    @property
+    def is_behind(self) -> bool:
+        """True where the tokens go on with the one sequence that a cache holds already."""
+        return self.cache is not None and self.ends is not None and self.cache.lengths[0] > 0
+
     def pick(self, x: Tensor) -> Tensor:
         """The places of (B, T, ...) that a block computes beside keys and values, (copies, m, ...)."""
         return x if self.scored is None else pick(x, self.scored, self.copies)
@@ -92,8 +97,9 @@ class Decoder(nn.Module):
 
         positions: (B, T) int, by default 0, 1, 2 ... or, with a cache, what follows. lengths: of the
         sequences that lie end to end in each row of tokens, which do not see each other. cache: with
-        `lengths`, an empty one to fill; else T is 1 and each row goes on where its sequence ended. reach: as
-        for `Places`; positions then say where the rows end, and to count cache.lengths is left to the caller.
+        `lengths`, an empty one to fill, or one of a single sequence, which the tokens go on with; else T is 1
+        and each row goes on where its sequence ended. reach: as for `Places`; positions then say where the
+        rows end, and to count cache.lengths is left to the caller.
         row: computes its tokens alone, for each copy of the samples in the rows of tokens; the states are
         those of its targets then, (copies, t, C).
         """
@@ -126,7 +132,8 @@ class Decoder(nn.Module):
         run = self.model if cache is None else self.model.forward
         hidden: Tensor = run(tokens, context, last, self.checkpoint_activations and self.training)
         if cache is not None and reach is None:
-            cache.lengths = list(lengths) if lengths else [length + 1 for length in cache.lengths]
+            more = lengths or (1,) * len(cache.lengths)
+            cache.lengths = [length + new for length, new in zip(cache.lengths, more)]
         return hidden if row is None or row.targets is None else hidden.index_select(1, row.targets)
 
     def _of_last_block(self, context: Context, row: Row[Tensor]) -> Context:
@@ -257,6 +264,10 @@ class Attention(nn.Module):
         q, k, v = (project(of).unflatten(-1, (-1, self.head_dim)) for project, of in zip(projections, given))
         q = rotate(self.q_norm(q), context.queries or context.rotary, v.dtype)
         k = rotate(self.k_norm(k), context.rotary, v.dtype)
+        if context.is_behind and context.cache is not None:
+            k, v = context.cache.append(self.layer, k, v)
+            behind: Tensor = self.o_proj(attend_behind(q, k, v).flatten(2))
+            return behind
         if context.cache is not None and context.ends is not None:
             kept = (k, v) if context.found is None else (k[:, context.found], v[:, context.found])
             context.cache.fill(self.layer, context.ends.lengths, *kept)

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MOST_CONNECTIONS = 64
 HEADER_SECONDS = 10.0
 WRITE_SECONDS = 30.0  # in which a client has to take what is sent, or it is dropped
-_FULL = b"This server has as many connections as it takes; close a page and try again.\n"
+_FULL = b"This server has as many connections as it takes; close one and try again.\n"
 _FULL_ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
     b"retry-after: 2\r\ncontent-length: %d\r\n\r\n%b" % (len(_FULL), _FULL)
@@ -25,10 +25,15 @@ class Connection(H11Protocol):
     _write_deadline: asyncio.TimerHandle | None = None
     since = 0.0
 
+    @property
+    def most(self) -> int:
+        """Connections at once."""
+        return MOST_CONNECTIONS
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.since = self.loop.time()
-        if len(self.connections) > MOST_CONNECTIONS and not self._make_room():
+        if len(self.connections) > self.most and not self._make_room():
             transport.write(_FULL_ANSWER)
             transport.close()
             return

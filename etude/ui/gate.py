@@ -98,6 +98,7 @@ class Gate:
     hosts      names by which this server may be called, in lower case, without a port
     read_only  whether no POST passes
     proxy      by which a browser may come, too
+    is_api     programs ask, with the token as `Authorization: Bearer`; there is no link and no cookie
     """
 
     app: App
@@ -105,6 +106,7 @@ class Gate:
     hosts: frozenset[str] = LOOPBACK
     read_only: bool = False
     proxy: Proxy | None = None
+    is_api: bool = False
     cookie: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,11 +130,11 @@ class Gate:
                 return
             if scope["method"] == "POST":
                 self._check_post(headers)
-                receive = _replay(await _read_body(receive, headers))
+                receive = _replay(await _read_body(receive, headers), receive)
             elif scope["method"] not in ("GET", "HEAD"):
                 raise Refusal(405, "only GET and POST are served")
         except Refusal as refusal:
-            await _refuse(scope, refusal, send)
+            await _refuse(scope, refusal, send, is_api=self.is_api)
             return
         await self.app(scope, receive, send)
 
@@ -152,13 +154,21 @@ class Gate:
         found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
         is_known = found and found[1] in self.hosts and int(found[2] or 80) <= 65535
         if not is_known and not self._is_at_proxy(headers):
-            raise Refusal(403, "this server is not called by that name; open the link that etude ui printed")
+            name = "serve" if self.is_api else "ui"
+            raise Refusal(
+                403, f"this server is not called by that name; use the address that etude {name} printed"
+            )
         origins = headers.all(b"origin")
         ours = {f"{scope['scheme']}://{hosts[0].lower()}"} if is_known else set()
         ours |= {self.proxy.origin} if self.proxy else set()
         if origins and (len(origins) > 1 or origins[0] not in ours):
             raise Refusal(403, "another page may not ask this server")
-        is_link = scope["method"] == "GET" and scope["path"] == "/" and b"token=" in scope["query_string"]
+        is_link = (
+            not self.is_api
+            and scope["method"] == "GET"
+            and scope["path"] == "/"
+            and b"token=" in scope["query_string"]
+        )
         sites = headers.all(b"sec-fetch-site")
         if any(site not in ("same-origin", "none") for site in sites) and not (is_link and not origins):
             raise Refusal(403, "another page may not ask this server")
@@ -170,8 +180,11 @@ class Gate:
         return self.proxy is not None and len(hosts) == 1 and hosts[0] in self.proxy.hosts
 
     def _check_token(self, scope: Scope, headers: "_Headers", is_link: bool) -> None:
-        """Check the token of the first link, or of the cookie. Raises: Refusal."""
-        if is_link:
+        """Check the token of the first link, of the cookie, or of a program. Raises: Refusal."""
+        if self.is_api:
+            found = [value.partition(" ") for value in headers.all(b"authorization")]
+            given = [value.strip() for kind, _, value in found if kind.lower() == "bearer"]
+        elif is_link:
             text = scope["query_string"].decode("latin-1")
             given = parse_qs(text).get("token", [""]) if text.count("&") < _MOST_FIELDS else []
         else:
@@ -180,16 +193,20 @@ class Gate:
             ]
             given = [value for name, _, value in pairs if name == self.cookie]
         if len(given) != 1 or not hmac.compare_digest(given[0].encode(), self.token.encode()):
-            raise Refusal(401, "open the link that etude ui printed when it was started")
+            wanted = (
+                "send Authorization: Bearer with the api_key that etude serve printed when it was started"
+            )
+            link = "open the link that etude ui printed when it was started"
+            raise Refusal(401, wanted if self.is_api else link)
 
     def _check_post(self, headers: "_Headers") -> None:
-        """Check that a page of ours could send this, and no form could. Raises: Refusal."""
+        """Check that a program or a page of ours could send this, and no form could. Raises: Refusal."""
         if self.read_only:
             raise Refusal(403, "this server only shows (--read-only)")
         kind = headers.all(b"content-type")
         if len(kind) != 1 or kind[0].split(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "a request has the content type application/json")
-        if headers.all(HEADER) != ["1"]:
+        if not self.is_api and headers.all(HEADER) != ["1"]:
             raise Refusal(403, "a request has the header x-etude: 1")
 
     async def _welcome(self, headers: "_Headers", send: Send) -> None:
@@ -234,13 +251,13 @@ async def _read_body(receive: Receive, headers: _Headers) -> bytes:
         raise Refusal(408, f"the body took over {BODY_SECONDS:.0f} s") from None
 
 
-def _replay(body: bytes) -> Receive:
+def _replay(body: bytes, receive: Receive) -> Receive:
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive() -> Message:
-        return messages.pop() if messages else {"type": "http.disconnect"}
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
 
-    return receive
+    return replay
 
 
 def _with_headers(send: Send) -> Send:
@@ -257,11 +274,19 @@ def _with_headers(send: Send) -> Send:
     return with_headers
 
 
-async def _refuse(scope: Scope, refusal: Refusal, send: Send) -> None:
+def error_of(status: int, text: str) -> dict[str, str | None]:
+    """An error as programs that talk with OpenAI's servers expect it."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"message": text, "type": kind, "param": None, "code": None}
+
+
+async def _refuse(scope: Scope, refusal: Refusal, send: Send, *, is_api: bool) -> None:
     # What is left of its body is not read: the connection ends.
     headers = [(b"connection", b"close")]
-    if scope["path"].startswith("/api/"):
-        body = json.dumps({"error": refusal.text}).encode()
+    if is_api or scope["path"].startswith("/api/"):
+        error = error_of(refusal.status, refusal.text) if is_api else refusal.text
+        body = json.dumps({"error": error}).encode()
         await _send(send, refusal.status, body, [(b"content-type", b"application/json"), *headers])
     else:
         body = refusal.text.encode() + b"\n"

@@ -43,16 +43,18 @@ class Address:
     proxy: Proxy | None = None
 
 
-def open_address(host: str | None = None, port: int | None = None, url: str | None = None) -> Address:
+def open_address(
+    host: str | None = None, port: int | None = None, url: str | None = None, *, usual: int = PORT
+) -> Address:
     """Listen on a port of the loopback addresses, or of one host, and make the token of this start.
 
-    Without a port it is the usual one, or the next that is free. url: of the page at a proxy.
+    Without a port it is the `usual` one, or the next that is free. url: of the page at a proxy.
 
     Raises: InputError if the given port is taken, the host is no address of this machine, or the URL is none.
     """
     proxy = None if url is None else Proxy.parse(url)
     hosts = ["127.0.0.1", "::1"] if host is None else [host]
-    sockets = _listen(hosts, port)
+    sockets = _listen(hosts, port, usual)
     token, at = secrets.token_hex(32), sockets[0].getsockname()[1]
     name = "127.0.0.1" if host is None or host in _WILDCARDS else _in_brackets(host)
     place = f"{proxy.origin}{proxy.path}" if proxy else f"http://{name}:{at}"
@@ -73,12 +75,21 @@ def make_server(
     started  is called once it answers
     told     is called with each fault of etude, once
     """
+    app = make_app(library, version, read_only=read_only, told=told)
+    return serve(Gate(app, address.token, address.names, read_only, address.proxy), started)
+
+
+def serve(gate: Gate, started: Callable[[], None], most_connections: int | None = None) -> "uvicorn.Server":
+    """A server of what stands behind a gate; arguments as for `make_server`."""
     import uvicorn
 
-    from etude.ui.connections import Connection
+    from etude.ui import connections
 
-    app = make_app(library, version, read_only=read_only, told=told)
-    gate = Gate(app, address.token, address.names, read_only, address.proxy)
+    class Connection(connections.Connection):
+        @property
+        def most(self) -> int:
+            return most_connections or super().most
+
     config = uvicorn.Config(
         gate, http=Connection, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=False, proxy_headers=False, timeout_graceful_shutdown=0,
@@ -115,9 +126,9 @@ def _is_desktop() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _listen(hosts: list[str], port: int | None) -> list[socket.socket]:
+def _listen(hosts: list[str], port: int | None, usual: int) -> list[socket.socket]:
     """A listening socket for each host, all of the same port. Raises: InputError."""
-    wanted = [port] if port is not None else [*range(PORT, PORT + _MOST_PORTS), 0]
+    wanted = [port] if port is not None else [*range(usual, usual + _MOST_PORTS), 0]
     for each in wanted:
         try:
             return _listen_at(hosts, each)
@@ -127,7 +138,7 @@ def _listen(hosts: list[str], port: int | None) -> list[socket.socket]:
                 raise InputError(
                     f"port {each} of {hosts[0]} cannot be listened on: {what}; give another --port or --host"
                 ) from None
-    raise InputError(f"no port from {PORT} on is free; give one with --port")
+    raise InputError(f"no port from {usual} on is free; give one with --port")
 
 
 def _listen_at(hosts: list[str], port: int) -> list[socket.socket]:

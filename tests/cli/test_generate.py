@@ -60,7 +60,7 @@ def test_an_instruction_passes_through_the_chat_template(base: Path, tmp_path: P
 
 
 def test_a_run_hears_the_system_message_it_was_trained_with_and_its_checkpoint_is_named(
-    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path
 ) -> None:
     recipe = recipe_from({
         "name": "tuned",
@@ -70,9 +70,9 @@ def test_a_run_hears_the_system_message_it_was_trained_with_and_its_checkpoint_i
         "train": {"steps": 1, "seq_len": 96, "global_batch_size": 4, "device": "cpu", "precision": "fp32"},
     })  # fmt: skip
     run = run_recipe(recipe, Options(runs=tmp_path / "runs")).run
-    capsys.readouterr()
-    speaker = open_speaker("tuned", tmp_path / "runs")
-    assert capsys.readouterr().err == f"loading {run.name}@step-000001\n"
+    told: list[str] = []
+    speaker = open_speaker("tuned", tmp_path / "runs", told=told.append)
+    assert told == [f"loading {run.name}@step-000001"]
     rendered = "<|im_start|>system\nleft<|im_end|>\n<|im_start|>user\nAdd<|im_end|>\n<|im_start|>assistant\n"
     assert list(speaker.chat.encode_prompt("Add")) == list(speaker.tokenizer.encode_rendered(rendered))
 

@@ -178,7 +178,7 @@ def test_logits_that_are_not_finite_choose_no_token(temperature: float, wrong: f
     for place in (0, width // 2, width - 1):
         logits = torch.randn(3, width, generator=generator)
         logits[0, 1] = -torch.inf  # a token that is never drawn
-        evaluate_generate._choose(logits, temperature, 2, 0.9, generator)
+        evaluate_generate.choose(logits, temperature, 2, 0.9, generator)
         logits[1, place] = wrong
         with pytest.raises(InputError, match="are NaN or infinite"):
-            evaluate_generate._choose(logits, temperature, 2, 0.9, generator)
+            evaluate_generate.choose(logits, temperature, 2, 0.9, generator)

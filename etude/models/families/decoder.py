@@ -107,6 +107,7 @@ DECODER = Family(
     takes="Qwen3, Qwen2, Mistral, Llama and their kin",
     sizes=frozenset(Model.model_fields) - {"sliding_window"},  # which layer_window may say too
     stacks=True,
+    joins=True,
     read=lambda files: DecoderConfig.from_hf(files.values),
     check=_check,
     load=_load,

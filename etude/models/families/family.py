@@ -148,6 +148,7 @@ class Family(Generic[C]):
     has_source    true for an encoder-decoder: it reads a source and writes a target
     sizes         keys of [model] that a run resolves
     stacks        true if rows stay in their order through all layers, so that several models share a pass
+    joins         true if sequences join and leave its cache between two tokens
 
     read          configuration of files. Raises: Unsupported for a model that transformers may have;
                   InputError for a wrong value
@@ -180,6 +181,7 @@ class Family(Generic[C]):
     has_source: bool = False
     sizes: frozenset[str] = frozenset()
     stacks: bool = False
+    joins: bool = False
 
     read: Callable[[Files], C]
     check: Callable[[Files, C], None] = lambda files, config: None
