@@ -41,6 +41,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "rate RUN --scores ...": ("rate RUN --scores 4", lambda value: next(iter(value.values()))),
     "rate RUN": ("rate RUN --rater anna", lambda value: value[0]),
     "export RUN OUT": ("export RUN FOLDER --to hf", lambda value: value),
+    "export RUN OUT --to int8": (
+        "export RUN SMALL --to int8",
+        lambda value: {**value, **value["quantized"], "quantized": 0},
+    ),
     "note RUN TEXT": ("note RUN done --section lessons --author anna", lambda value: value),
     "generate": ("generate RUN --prompt x --max-tokens 2", lambda value: value[0]),
 }
@@ -78,7 +82,7 @@ def words(tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude) -> di
     (tmp_path / "problems.jsonl").write_text(json.dumps(problem))
     return {
         "PROBLEMS": tmp_path / "problems.jsonl",
-        "RECIPE": recipe, "RUN": first, "RUNS": runs, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md",
+        "RECIPE": recipe, "RUN": first, "RUNS": runs, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md", "SMALL": tmp_path / "small",
         "MODEL": next((first / "checkpoints").iterdir()),
     }  # fmt: skip
 
