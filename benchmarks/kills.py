@@ -1,6 +1,6 @@
-"""kill -9 at random moments, a thousand times: runs of each kind of training, on one rank and on two, with a mirror,
-beside an open page, and a sweep; each is continued until it ends, and has to end with the bits of one that nobody
-killed.
+"""kill -9 at random moments, a thousand times: runs of each kind of training, on one rank and on two,
+with a mirror, beside an open page, and a sweep; each is continued until it ends, and has to end with the
+bits of one that nobody killed.
 
     python benchmarks/kills.py --kills 1000 [--only lora sweep]
 

@@ -3,7 +3,7 @@
     python benchmarks/page.py --steps 1000000 --runs 500 --long-runs 3
     python benchmarks/page.py --part peers --steps 1000000       # beside TensorBoard, in turn
     python benchmarks/page.py --part training     # none, five tabs of chromium, 200 slow sockets, in turn
-    python benchmarks/page.py --part readers      # five readers as on other machines, coming and going in one run
+    python benchmarks/page.py --part readers      # five readers as on other machines
     python benchmarks/page.py --part memory --steps 1000000 --long-runs 72
 
 Journals are written by the journal's own writer. The server is a process of its own, `etude ui`; a request is
@@ -146,10 +146,10 @@ def clock_tensorboard(events: Path, steps: int) -> tuple[float, float, float]:
 def measure_training(folder: Path, steps: int, turns: int) -> dict[str, Any]:
     """Seconds of a training of some steps alone, with five open pages, and with 200 slow sockets, in turn.
 
-    The CPU of the training alone says what a page makes it do more. Where fewer cores are free than processes
-    run, its wall time also says what the scheduler gives to the browsers, whose CPU stands beside it, as that of
-    the server does. The training has one thread, as threads that wait for each other spin where another process
-    has their core.
+    The CPU of the training alone says what a page makes it do more. Where fewer cores are free than
+    processes run, its wall time also says what the scheduler gives to the browsers, whose CPU stands beside
+    it, as that of the server does. The training has one thread, as threads that wait for each other spin
+    where another process has their core.
     """
     found: dict[str, list[dict[str, float]]] = {"alone": [], "five pages": [], "200 slow sockets": []}
     for turn in range(len(found) * turns):
@@ -190,11 +190,11 @@ def program_of(folder: Path, runs: Path, steps: int) -> tuple[list[str], dict[st
 
 
 def measure_readers(folder: Path, steps: int) -> dict[str, Any]:
-    """How much slower the steps of one training are while five readers take what a page takes, second by second.
+    """Compare the steps of one training with and without a server that five readers ask, second by second.
 
-    The server is halted every other second, so that what the machine does in the long run cancels: a second with the
-    server is held against the two without it beside it. It then sends what came in two seconds, so that its cost is
-    counted twice. The readers stand for browsers on other machines: they read and keep nothing.
+    The server is halted every other second, so that what the machine does in the long run cancels: a second
+    with the server is held against the two without it beside it. It then sends what came in two seconds, so
+    that its cost is counted twice. The readers stand for browsers on other machines: they read and keep nothing.
     """
     runs = folder / "runs"
     spans: list[tuple[float, float]] = []
@@ -244,7 +244,7 @@ def measure_readers(folder: Path, steps: int) -> dict[str, Any]:
 
 
 class Readers:
-    """As many listeners to a run as pages are open, each of which asks for its charts again after 300 new steps."""
+    """Listeners to a run in the place of open pages; each asks for its charts again after 300 new steps."""
 
     def __init__(self, page: "Page", identity: str, count: int) -> None:
         self._page, self._identity, self._is_over = page, identity, threading.Event()

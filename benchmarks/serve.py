@@ -1,7 +1,7 @@
 """Tokens/s of `etude serve` at 1, 8 and 32 clients at once, against the same requests one at a time.
 
-All clients ask at temperature 0 for as many tokens of prompts of their own; the sides take turns. The model has
-the shape of a Qwen2 with random weights: only the time of a token matters.
+All clients ask at temperature 0 for as many tokens of prompts of their own; the sides take turns. The
+model has the shape of a Qwen2 with random weights: only the time of a token matters.
 """
 
 import argparse

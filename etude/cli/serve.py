@@ -29,7 +29,8 @@ def serve(
         int, typer.Option("--waiting", min=1, max=4096, help="answers that may wait for a row")
     ] = 256,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, max=86400, help="an answer takes at most")
+        float,
+        typer.Option("--seconds", min=0.1, max=86400, help="of an answer at most"),
     ] = 120.0,
     prefix_mb: Annotated[
         int, typer.Option("--prefix-mb", min=0, help="memory for prompts that others begin with, in MB")
@@ -47,22 +48,25 @@ def serve(
     from etude.ui.server import serve as make_server
 
     address = open_address(port=port, usual=PORT)  # before the model, which takes long
-    speaker = open_speaker(model, runs, told=say)
-    folder = find_folder(model, runs)
-    ends = find_end_ids(folder, speaker.chat, is_chat=True)
-    limits = Limits(rows, waiting, context, seconds, prefix_mb << 20)
-    # A run by its name, a folder by its own.
-    name = folder.resolve().name if (Path(model) / "config.json").is_file() else model
-    engine = Engine(speaker, limits, say)
+    with contextlib.ExitStack() as opened:
+        for each in address.sockets:
+            opened.callback(each.close)
+        speaker = open_speaker(model, runs, told=say)
+        folder = find_folder(model, runs)
+        ends = find_end_ids(folder, speaker.chat, is_chat=True)
+        limits = Limits(rows, waiting, context, seconds, prefix_mb << 20)
+        # A run by its name, a folder by its own.
+        name = folder.resolve().name if (Path(model) / "config.json").is_file() else model
+        engine = Engine(speaker, limits, say)
 
-    def started() -> None:
-        base = f"http://127.0.0.1:{address.sockets[0].getsockname()[1]}/v1"
-        if as_json:
-            print_json_line({"base_url": base, "api_key": address.token, "model": name})
-        else:
-            print_text(f"base_url  {base}\napi_key   {address.token}\nmodel     {name}")
-        sys.stdout.flush()  # also into a file, where it is looked up
+        def started() -> None:
+            base = f"http://127.0.0.1:{address.sockets[0].getsockname()[1]}/v1"
+            if as_json:
+                print_json_line({"base_url": base, "api_key": address.token, "model": name})
+            else:
+                print_text(f"base_url  {base}\napi_key   {address.token}\nmodel     {name}")
+            sys.stdout.flush()  # also into a file, where it is looked up
 
-    gate = Gate(make_app(engine, name, ends), address.token, address.names, is_api=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        make_server(gate, started, _MOST_CONNECTIONS).run(address.sockets)
+        gate = Gate(make_app(engine, name, ends), address.token, address.names, is_api=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            make_server(gate, started, _MOST_CONNECTIONS).run(address.sockets)

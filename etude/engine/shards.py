@@ -307,7 +307,8 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
         base.weight = base.bias = None  # type: ignore[assignment]
     if any(each.is_meta for each in model.parameters()):
         model.to_empty(device=world.device)
-    model._get_fsdp_state()._lazy_init()  # type: ignore[operator]  # so that no block takes itself for the root
+    # So that no block takes itself for the root.
+    model._get_fsdp_state()._lazy_init()  # type: ignore[operator]
     return parts
 
 

@@ -2,7 +2,7 @@
 
 A weight is code times scale. A code is a whole number from -2^(bits - 1) to 2^(bits - 1) - 1, stored with
 2^(bits - 1) added to it; the first of a word stands in its lowest bits. A scale is that of a group of inputs
-of one output, or of all its inputs. transformers and vLLM read it.
+of one output, or of all its inputs. transformers reads it, and vLLM by its own documentation.
 
 Shapes: (out, in) weight and codes; (out, in x bits / 32) words, rounded up; (out, groups) scales
 

@@ -70,7 +70,7 @@ class Settings:
 
 
 def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = Path("runs")) -> Quantized:
-    """Write the model of a run with quantised weights as a folder for transformers and vLLM.
+    """Write the model of a run with quantised weights as a folder that transformers loads.
 
     The weights are quantised, written, read back and measured beside the original on the same validation
     samples; the card says what it costs.

@@ -37,6 +37,8 @@ def test_a_port_in_use_or_a_folder_that_is_no_model_is_one_line(
         port = str(taken.getsockname()[1])
         outcome = etude("serve", str(tmp_path), "--port", port)
     assert outcome.code == 2 and f"port {port} of 127.0.0.1 cannot be listened on" in outcome.err
+    outcome = etude("serve", str(tmp_path), "--seconds", "nan")
+    assert outcome.code == 2 and "--seconds" in outcome.err
     outcome = etude("serve", str(tmp_path))
     assert outcome.code == 2 and len(outcome.err.strip().splitlines()) == 1
 

@@ -10,22 +10,14 @@ from etude.verify.verdicts import CONFIRMED, CONTRADICTS, Finding, note
 # Of these a document about one training has one value.
 _ONCE = (
     "epochs", "max_steps", "global_batch", "batch", "micro_batch", "accumulation", "learning_rate",
-    "min_learning_rate",    "weight_decay", "dropout", "lora_rank", "lora_alpha", "vocab_size",
-    "seq_len", "layers", "heads", 
-    "width", "warmup_steps",    "devices", "patience", "max_grad_norm", "trainable_parameters",
-    "parameters", "train_samples", 
-    "samples", "steps", "tokens",    "total_seconds",
+    "min_learning_rate", "weight_decay", "dropout", "lora_rank", "lora_alpha", "vocab_size", "seq_len",
+    "layers", "heads", "width", "warmup_steps", "devices", "patience", "max_grad_norm",
+    "trainable_parameters", "parameters", "train_samples", "samples", "steps", "tokens", "total_seconds",
 )  # fmt: skip
 _MEASURED = {
+    "devices", "parameters", "samples", "steps", "tokens", "total_seconds", "train_samples",
     "trainable_parameters",
-    "parameters",
-    "train_samples",
-    "samples",
-    "steps",
-    "tokens",
-    "total_seconds",
-    "devices",
-}
+}  # fmt: skip
 _SEVERAL = re.compile(
     r"\bgrid|\bsweep|\bsearch\b|\bcompar|\bv1\b|\bv2\b|\bversions?\b|\bruns\b|\btrainings\b|\bmodels:"
     r"|\bablation|\bphase \d|\bstage \d|\bexperiments\b|\btrials\b", re.I

@@ -26,7 +26,7 @@ _BEFORE = re.compile(
 _AFTER = re.compile(r"\b(?:after|final|new|v2|end|post|fine-?tuned|trained|tuned|ours|with)\b", re.I)
 _NOT_ADDED = LOSSES | SCORES | {
     "perplexity", "learning_rate", "tokens_per_second", "samples_per_second", "mfu", "gpu_utilisation",
-    "memory_bytes",    "dropout", "weight_decay", "batch", "lora_rank", "epochs",
+    "memory_bytes", "dropout", "weight_decay", "batch", "lora_rank", "epochs",
     "validation_perplexity", "train_perplexity",
 }  # fmt: skip
 

@@ -1,9 +1,10 @@
-"""What weights of 8 and 4 bits cost and save, of runs trained here; and whether transformers computes the same.
+"""Measure what weights of 8 and 4 bits cost and save, and whether transformers computes the same with them.
 
-    python benchmarks/quantise.py RUN... --runs runs --out quantise.json
+    python benchmarks/quantize.py RUN... --runs runs --out quantize.json
 
-Each run is exported in five ways: 8 bits; 4 bits rounded and by GPTQ, in groups of 32, and one scale an output.
-With `compressed-tensors` installed, transformers loads each folder, and its logits are held against etude's.
+Each run is exported in five ways: 8 bits; 4 bits rounded and by GPTQ, in groups of 32, and one scale an
+output. With `compressed-tensors` installed, transformers loads each folder, and its logits are held
+against etude's.
 """
 
 import argparse
