@@ -59,14 +59,17 @@ def make_card(
     history: History, checkpoint: str, kind: str, quantized: Quantized | None = None
 ) -> tuple[str, list[Told]]:
     """The card that follows from a history, and the places of the figures in it."""
-    sections = {**_sections(history, checkpoint, kind), "quantized": quantized and quantized.section()}
+    sections = {
+        **_sections(history, checkpoint, kind, is_quantized=quantized is not None),
+        "quantized": quantized and quantized.section(),
+    }
     if quantized is not None:
         sections["what"] += f" Quantised: {prose(quantized.title)}."
         sections["code"] = "\n".join(load_quantized(_kind_of(history.run.recipe)[0]))
     return take_marks(render("card.md.jinja", sections))
 
 
-def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
+def _sections(history: History, checkpoint: str, kind: str, *, is_quantized: bool) -> dict[str, Any]:
     recipe, step = history.run.recipe, step_of(checkpoint)
     assert step is not None
     base, records = recipe.model.from_, recipe.records
@@ -99,7 +102,7 @@ def _sections(history: History, checkpoint: str, kind: str) -> dict[str, Any]:
         "problems": [prose(problem) for problem in summary["problems"]],
         "training": table(("", ""), _training_rows(history, step, summary["loss_window"])),
         "data": table(("", ""), _data_rows(history)) if history.data else None,
-        "evaluation": _evaluation_table(history, summary, evaluations, step),
+        "evaluation": _evaluation_table(history, summary, evaluations, step, is_quantized=is_quantized),
         "ratings": summary["ratings"].count and f"Ratings by people: {prose(str(summary['ratings']))}.",
         "final": "\n\n".join(final_scores(history)) if is_scored else None,
         "settings": table(("key", "value"), _setting_rows(history)),
@@ -186,16 +189,17 @@ def _data_rows(history: History) -> Iterator[tuple[str, str]]:
 
 
 def _evaluation_table(
-    history: History, summary: Summary, evaluations: list[Evaluation], step: int
+    history: History, summary: Summary, evaluations: list[Evaluation], step: int, *, is_quantized: bool
 ) -> str | None:
     """The first evaluation and that of the exported step, or the last before it, with all their figures."""
+    whose = "before it was quantised" if is_quantized else "this model"
     if not evaluations:
         return None
     here = evaluations[-1:]
     shown = list({evaluation.step: evaluation for evaluation in [evaluations[0], *here]}.values())
     columns = [
         (f"step {each.step:,}" if each.step else "before training")
-        + (" (this model)" if each.step == step else "")
+        + (f" ({whose})" if each.step == step else "")
         for each in shown
     ]
     figures = figures_at(history, summary, shown)

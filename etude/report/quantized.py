@@ -119,7 +119,8 @@ class Quantized:
             ("Weights in the file", f"{size(after)}, {percent(after / before)} of {size(before)}"),
             (
                 "Tokens a second read by etude here",
-                f"original {slow}, quantised {fast}: it makes numbers of the codes when it loads them",
+                f"original {slow}, quantised {fast}; the same arithmetic, as it makes "
+                "numbers of the codes when it loads them: a difference is noise",
             ),
             ("Loss", f"{self.loss:+.2%} of the original's, {self.most_loss:.2%} at most was allowed"),
         ]

@@ -130,8 +130,9 @@ def test_the_loss_and_its_difference_are_those_of_the_folder(four: tuple[Quantiz
     best = [record for record in run.ledger().entries if getattr(record.event, "loss", None)]
     assert best and result.figures["bits_per_byte"].difference is not None
     assert {"loss", "bits_per_byte"} <= result.figures.keys() and result.samples > 0
-    assert result.title in (out / "README.md").read_text()
-    assert "## Quantisation" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert result.title in card and "## Quantisation" in card
+    assert "(before it was quantised)" in card and "(this model)" not in card
 
 
 def test_a_file_has_the_size_of_the_arithmetic(four: tuple[Quantized, Path], run: Run, folder: Path) -> None:
