@@ -177,7 +177,8 @@ def _seconds(size: int) -> float:
 
 def _limit(size: int, most_bytes: int, folder: Path | None = None) -> None:
     """Confine this process; it may read a folder, and what is linked there as the hub's cache does."""
-    files = [] if folder is None else [folder, *(path.resolve() for path in folder.iterdir())]
+    linked = () if folder is None else (path.resolve() for path in folder.iterdir() if path.is_file())
+    files = [] if folder is None else [folder, *linked]
     enter_strongest(Room(cpu_seconds=None, memory_bytes=most_bytes, readable=tuple(map(str, files))))
     signal.setitimer(signal.ITIMER_PROF, _seconds(size))  # nobody catches the signal: it ends the process
 

@@ -19,7 +19,7 @@ from etude.recipe.schema import Recipe
 from etude.records import events
 from etude.scores.answers import Answer
 
-_ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 16  # answers that are written together
 
 
 def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int) -> list[events.Generation]:
@@ -101,8 +101,8 @@ def greedy(
         return list(chain.from_iterable(parts.do(list(prompts), write)))
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     continued: dict[int, Continuation] = {}
-    for low in range(0, len(order), _ROWS_AT_ONCE):
-        some = order[low : low + _ROWS_AT_ONCE]
+    for low in range(0, len(order), ROWS_AT_ONCE):
+        some = order[low : low + ROWS_AT_ONCE]
         asked = [prompts[index] for index in some]
         done = parts.do(asked, lambda rows: _generate(model, corpus, rows, settings))
         continued |= dict(zip(some, chain.from_iterable(done)))

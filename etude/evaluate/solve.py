@@ -12,12 +12,10 @@ from etude.data.render import ChatTemplate
 from etude.data.tokenize import Tokenizer
 from etude.engine.out_of_memory import rows_in_parts
 from etude.errors import InputError
-from etude.evaluate.answers import encode_prompts
+from etude.evaluate.answers import ROWS_AT_ONCE, encode_prompts
 from etude.evaluate.execute import Exercise
 from etude.evaluate.generate import Continuation, context_of, generate
 from etude.report.judged import Sampled
-
-ROWS_AT_ONCE = 16
 
 
 def write_programs(

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
+from etude.evaluate.answers import ROWS_AT_ONCE
 from etude.objectives.task import Task
 from etude.plan import Plan
 from etude.recipe.schema import Evaluate
-
-_ROWS_AT_ONCE = 16  # answers that are written together
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,15 @@ def _programs_of(task: Task, recipe: Evaluate) -> Work:
     if execute is None or not task.exercises:
         return Work()
     count = -(-len(task.exercises) // task.recipe.train.devices)
-    passes = count * -(-execute.samples // _ROWS_AT_ONCE)
+    passes = count * -(-execute.samples // ROWS_AT_ONCE)
     if execute.warmth == 0:
-        passes = -(-count // _ROWS_AT_ONCE)
+        passes = -(-count // ROWS_AT_ONCE)
     return Work(0, passes * execute.max_tokens, count * execute.samples)
 
 
 def _evaluation_of(task: Task, samples: int, examples: int, recipe: Evaluate) -> Work:
     answers = min(recipe.answers, examples) if task.recipe.kind.writes_text else 0
-    return Work(samples, -(-answers // _ROWS_AT_ONCE) * recipe.answer_tokens, answers)
+    return Work(samples, -(-answers // ROWS_AT_ONCE) * recipe.answer_tokens, answers)
 
 
 def _final_work(task: Task, is_pretrained: bool) -> Work:
@@ -73,5 +72,5 @@ def _final_work(task: Task, is_pretrained: bool) -> Work:
     if not task.recipe.kind.writes_text:
         return Work(2 * held_out)
     times = 1 + is_pretrained
-    tokens = -(-held_out // _ROWS_AT_ONCE) * task.recipe.evaluate.answer_tokens
+    tokens = -(-held_out // ROWS_AT_ONCE) * task.recipe.evaluate.answer_tokens
     return Work(held_out, times * tokens, times * held_out)
