@@ -161,8 +161,12 @@ def recipe_of(task: Task) -> dict[str, Any]:
 
 
 def write_rows(split: Any, batch: int, steps: int, file: Path) -> None:
-    """The rows of every step, (steps, batch, seq_len + 1) int64, in the order in which etude
-    trains on them."""
+    """The rows of so many steps, (steps, batch, seq_len + 1) int64, in the order in which etude trains on them.
+
+    A step with the shorter row that ends the data is left out, as all sides take whole rows.
+    """
+    from itertools import count, islice
+
     import numpy as np
 
     from etude.data.loader import Loader
@@ -170,7 +174,8 @@ def write_rows(split: Any, batch: int, steps: int, file: Path) -> None:
     loader = Loader(
         split, global_batch_size=batch, micro_batch_size=batch, seed=17, attend_across_documents=True
     )
-    batches = [loader.load(step).micro_batches[0] for step in range(steps)]
+    loaded = (loader.load(step).micro_batches[0] for step in count())
+    batches = islice((each for each in loaded if len(each.tokens) == batch), steps)
     rows = np.stack([np.concatenate([batch.tokens, batch.labels[:, -1:]], axis=1) for batch in batches])
     np.save(file, rows)
 
