@@ -104,12 +104,12 @@ def measure(model: Decoder, batch: NumpyBatch, kind: Any = Causal()) -> list[tor
 
 
 def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor], bound: float = 5e-6) -> None:
-    """A gradient that is 0 but for rounding, as that of queries with one key, is held against all of them."""
+    """A gradient that is 0 but for rounding, as that of queries with one key, differs by 1e-6 of all of them at most."""
     assert len(found) == len(expected) > 1
     assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
     whole = sum(each.square().sum() for each in expected[1:]) ** 0.5
     for one, other in zip(found, expected):
-        assert (one - other).norm() <= bound * torch.maximum(other.norm(), 0.05 * whole)
+        assert (one - other).norm() <= bound * torch.maximum(other.norm(), 0.2 * whole)
 
 
 def adapted(kind: str, config: Any = LLAMA) -> Decoder:
