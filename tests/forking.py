@@ -1,22 +1,52 @@
-"""A process that has imported etude and forks for each command, so that a case costs no start of Python."""
+"""Pythons that need not load torch: forks of a process that has it and etude, as children of the test.
 
+`Server.start` is `subprocess.Popen` of `python -c CODE WORDS`, with its pipes, signals, groups and exit codes: the
+server forks, what it forked forks once more and ends, and the system gives the orphan to the nearest ancestor that
+asks for orphans, which is the test. The process is its child, and can be killed, stopped, waited for and looked at
+as any other. Ranks that such a command starts are forks of it.
+
+A real Python is for what only it shows: its start and the time of that, its command line, options and variables
+that the interpreter reads.
+"""
+
+import array
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
+import io
 import json
 import os
-import resource
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import psutil
+ETUDE = "from etude.__main__ import program; program()"
+# What a command took of memory beyond what it shares with the server, and the most that a child of it took.
+_MEASURED = """
+import atexit, os, psutil, resource
+me, before = os.getpid(), psutil.Process().memory_info().rss
+os.write({told}, str(before).encode())
+def tell():
+    if os.getpid() == me:  # a fork of it begins with what it would do at its end
+        sides = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+        own, largest = (resource.getrusage(side).ru_maxrss * 1024 for side in sides)
+        os.write({told}, f" {{own - before}} {{largest}}".encode())
+atexit.register(tell)
+"""
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
 
 
 @dataclass(frozen=True)
@@ -39,108 +69,204 @@ class Server:
 
     def __init__(self, *modules: str) -> None:
         self._modules = modules
+        self._turn = threading.Lock()
 
     def __enter__(self) -> "Server":
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking", *self._modules],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.forking", str(theirs.fileno()), *self._modules],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1],
+            )  # fmt: skip
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
+        self._socket.shutdown(socket.SHUT_RDWR)  # a fork of the test may hold it too
+        self._socket.close()
         self._process.wait()
-        self._process.stdout.close()
+
+    def start(self, code: str, words: Sequence[object] = (), **how: Any) -> "subprocess.Popen[Any]":
+        """Start `python -c CODE WORDS`; `how` is for `subprocess.Popen`."""
+        command = [sys.executable, "-c", code, *map(str, words)]
+        with self._turn, patch.object(subprocess, "_fork_exec", self._fork):
+            return subprocess.Popen(command, **how)
+
+    def etude(self, words: Sequence[object], *, first: str = "", **how: Any) -> "subprocess.Popen[Any]":
+        """Start `etude WORDS`, after the code `first`."""
+        return self.start(f"{first}\n{ETUDE}", words, **how)
 
     def run(
-        self, folder: Path, words: list[str], *, seconds: float, environment: dict[str, str] | None = None,
-        first: str = "",
+        self, folder: Path, words: Sequence[object], *, seconds: float,
+        environment: dict[str, str] | None = None, first: str = "",
     ) -> Answer:  # fmt: skip
         """Run `etude WORDS` in a folder, after the code `first`, and kill it after so many seconds."""
-        assert self._process.stdin and self._process.stdout
-        request = {"folder": str(folder), "words": words, "seconds": seconds, "first": first}
-        request["environment"] = environment or {}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return Answer(**json.loads(self._process.stdout.readline()))
+        started = time.monotonic()
+        with (
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+            tempfile.TemporaryFile() as told,
+        ):
+            process = self.etude(
+                words, first=_MEASURED.format(told=told.fileno()) + first, pass_fds=[told.fileno()],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, process_group=0,
+                env={**os.environ, **(environment or {})},
+            )  # fmt: skip
+            started = time.monotonic()  # the server may have had to load first
+            while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+                if time.monotonic() - started > seconds:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                time.sleep(0.005)
+            process.returncode = os.waitstatus_to_exitcode(ended[1])
+            before, *peaks = [int(each) for each in _text(told).split() or ["0"]]
+            return Answer(
+                process.returncode, _text(out), _text(err), time.monotonic() - started,
+                max(sum(peaks) or ended[2].ru_maxrss * 1024 - before, 0),
+            )  # fmt: skip
+
+    def _fork(self, command: Sequence[Any], *rest: Any) -> int:
+        """Fork in place of `_posixsubprocess.fork_exec`, whose arguments these are; returns the process."""
+        request, files = _request(command, *rest)
+        said = json.dumps(request).encode()
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_SUBREAPER, 1, 0, 0, 0)
+        try:
+            socket.send_fds(self._socket, [len(said).to_bytes(4, "big")], files)
+            self._socket.sendall(said)
+            answer = self._socket.recv(16)
+        finally:
+            prctl(_SUBREAPER, 0, 0, 0, 0)
+        assert answer, "the server of forks has ended"
+        return int(answer)
 
 
 @functools.cache
-def server() -> Server:
-    """The server of this process, which ends with it."""
+def _server(process: int) -> Server:
     started = Server()
     started.__enter__()
     atexit.register(started.__exit__)
     return started
 
 
-def serve() -> None:
-    import etude.cli.main
-    import etude.run  # noqa: F401 - imported for the forks
-
-    for name in sys.argv[1:]:
-        importlib.import_module(name)
-    gc.freeze()  # no fork looks through what all share
-
-    for line in sys.stdin:
-        request = json.loads(line)
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            started = time.monotonic()
-            here, there = os.pipe()
-            if (pid := os.fork()) == 0:
-                _live(request, out.fileno(), err.fileno(), there)
-            os.close(there)
-            while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:
-                if time.monotonic() - started > request["seconds"]:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(pid, 9)
-                time.sleep(0.005)
-            with os.fdopen(here, "rb", buffering=0) as told:
-                os.set_blocking(here, False)  # a grandchild that lives on may hold the other end
-                before, *peaks = map(int, (told.read() or b"0").split())
-            print(json.dumps({
-                "code": os.waitstatus_to_exitcode(ended[1]),
-                "out": _text(out), "err": _text(err), "seconds": time.monotonic() - started,
-                "bytes": max(sum(peaks) or ended[2].ru_maxrss * 1024 - before, 0),
-            }), flush=True)  # fmt: skip
+def server() -> Server:
+    """The server of this process, which ends with it."""
+    return _server(os.getpid())
 
 
-def _live(request: dict[str, Any], out: int, err: int, told: int) -> None:
-    from etude.cli.main import main
+def _request(command: Sequence[Any], *rest: Any) -> tuple[dict[str, Any], list[int]]:
+    """What a fork has to know of the process that is asked for, and the files that it is to have."""
+    _, _, keep, folder, environment, stdin, _, _, stdout, _, stderr, _, ready, _, session, group, *_ = rest
+    streams = [file if file >= 0 else usual for usual, file in enumerate((stdin, stdout, stderr))]
+    kept = [file for file in keep if file != ready]
+    given = dict(os.environ) if environment is None else None
+    request = {
+        "command": [*map(os.fsdecode, command)],
+        "folder": os.fsdecode(folder) if folder is not None else str(Path.cwd()),
+        "environment": given or dict(os.fsdecode(each).split("=", 1) for each in environment),
+        "files": [0, 1, 2, *kept], "session": session, "group": group,
+        "mask": [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))],
+    }  # fmt: skip
+    return request, streams + kept
 
-    code = 70
+
+def serve(channel: socket.socket) -> None:
+    """Fork for each request, until the other end of the channel is closed."""
+    sizes = array.array("i")
+    while True:
+        size, files, *_ = socket.recv_fds(channel, 4, 250 * sizes.itemsize)
+        if not size:
+            return
+        said = b""
+        while len(said) < int.from_bytes(size, "big"):
+            said += channel.recv(int.from_bytes(size, "big") - len(said))
+        here, there = os.pipe()
+        if (between := os.fork()) == 0:
+            between = os.getpid()
+            if pid := os.fork():
+                os.write(there, str(pid).encode())
+                os._exit(0)
+            while os.getppid() == between:
+                time.sleep(0.0002)
+            be(json.loads(said), files)
+        os.waitpid(between, 0)
+        channel.sendall(os.read(here, 16))
+        for each in (here, there, *files):
+            os.close(each)
+
+
+def be(request: dict[str, Any], files: Sequence[int]) -> None:
+    """Be the process that is asked for, with copies of these files, to its end."""
+    code = 1
     try:
-        before = psutil.Process().memory_info().rss  # what it shares with the server
-        os.write(told, str(before).encode())
-        os.setpgid(0, 0)
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _place(request["files"], files)
+        if request["session"]:
+            os.setsid()
+        elif request["group"] >= 0:
+            os.setpgid(0, request["group"])
         os.chdir(request["folder"])
+        os.environ.clear()
         os.environ.update(request["environment"])
-        sys.argv = ["etude", *request["words"]]
-        try:
-            exec(request["first"])
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        peaks = [
-            resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        ]
-        os.write(told, f" {peaks[0] * 1024 - before} {peaks[1] * 1024}".encode())
+        for name in ("stdin", "stdout", "stderr"):
+            setattr(sys, name, _stream(name))
+        python, *options = request["command"]
+        sys.orig_argv = [python, *options]
+        while options[0] == "-P":
+            del options[0]
+        how, what, *words = options
+        sys.argv = (
+            [how, *words]
+            if how == "-c"
+            else [str(Path(sys.modules["etude"].__path__[0], "__main__.py")), *words]
+        )
+        subprocess._fork_exec = functools.partial(_fork_rank, subprocess._fork_exec)  # type: ignore[attr-defined]
+        signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
+        exec(what if how == "-c" else ETUDE, {"__name__": "__main__"})
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        traceback.print_exc()
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
     finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        atexit._run_exitfuncs()
         os._exit(code)
+
+
+def _fork_rank(start: Any, command: Sequence[Any], *rest: Any) -> int:
+    """Fork for a rank of etude's launcher, which has not trained itself; start all others."""
+    request, files = _request(command, *rest)
+    if "ETUDE_RANKS_FOLDER" not in request["environment"]:
+        return int(start(command, *rest))
+    if pid := os.fork():
+        return pid
+    be(request, files)
+    raise AssertionError
+
+
+def _place(numbers: Sequence[int], files: Sequence[int]) -> None:
+    """Give copies of files these numbers, and close all others, as the start of a program does."""
+    above = max(*numbers, *files) + 1
+    copies = [os.dup2(file, above + at, inheritable=False) for at, file in enumerate(files)]
+    for number, copy in zip(numbers, copies, strict=True):
+        os.dup2(copy, number)
+    for each in {int(each.name) for each in Path("/proc/self/fd").iterdir()} - {*numbers}:
+        with contextlib.suppress(OSError):  # of the listing
+            os.close(each)
+
+
+def _stream(name: str) -> io.TextIOWrapper:
+    """A standard stream as Python opens it."""
+    number = ("stdin", "stdout", "stderr").index(name)
+    is_terminal = os.isatty(number)
+    raw = open(number, "rb" if number == 0 else "wb", closefd=False)  # noqa: SIM115
+    return io.TextIOWrapper(
+        raw, errors="backslashreplace" if number == 2 else "strict", line_buffering=number == 2 or is_terminal
+    )
 
 
 def _text(file: Any) -> str:
@@ -149,4 +275,11 @@ def _text(file: Any) -> str:
 
 
 if __name__ == "__main__":
-    serve()
+    import etude.cli.main
+    import etude.run  # noqa: F401 - imported for the forks
+
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+    gc.freeze()  # no fork looks through what all share
+    with socket.socket(fileno=int(sys.argv[1])) as one:
+        serve(one)

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +11,18 @@ from typing import Any
 import psutil
 
 from etude.records.store import list_runs
+from tests.forking import server
 
 
 class Life:
-    """A two-rank run in a session of its own; what it said goes to a file."""
+    """A two-rank run in a session of its own, after the code `first`; what it said goes to a file."""
 
-    def __init__(self, recipe: Path, runs: Path, cache: Path, program: list[str]) -> None:
+    def __init__(self, recipe: Path, runs: Path, cache: Path, *, first: str = "") -> None:
         self.runs, self.log = runs, runs.with_suffix(".log")
         self._before = self._saved()
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *program, "train", str(recipe), "--runs", str(runs)], stdout=log, stderr=log,
+            self.process = server().etude(
+                ["train", recipe, "--runs", runs], first=first, stdout=log, stderr=log,
                 env={**os.environ, "ETUDE_CACHE": str(cache)}, start_new_session=True,
             )  # fmt: skip
 

@@ -242,13 +242,13 @@ def test_two_ranks_killed_anywhere_end_with_the_same_bits(
         "model.dropout": 0.1, "train.steps": 400, "train.devices": 2, "checkpoint.every_steps": 20,
         "evaluate.every_steps": 80,
     })  # fmt: skip
-    whole = Life(recipe, tmp_path / "whole", cache, ["-m", "etude"])
+    whole = Life(recipe, tmp_path / "whole", cache)
     assert whole.process.wait() == 0
     draw, done = random.Random(kills), 0
     while done < kills:
         runs = tmp_path / f"ranks-{done}"
         for _ in range(KILLS_A_RUN):
-            life = Life(recipe, runs, cache, ["-m", "etude"])
+            life = Life(recipe, runs, cache)
             life.wait_for_progress()
             time.sleep(draw.random() * 0.5)
             for victim in draw.choice([life.ranks[:1], life.ranks[1:], life.ranks, [life.process]]):
@@ -256,7 +256,7 @@ def test_two_ranks_killed_anywhere_end_with_the_same_bits(
                     victim.kill()
             life.end()
             done += 1
-        last = Life(recipe, runs, cache, ["-m", "etude"])
+        last = Life(recipe, runs, cache)
         assert last.process.wait() == 0, last.said()
         assert final_bits(runs) == final_bits(tmp_path / "whole")
     print(f"\n{done} kills of ranks and launchers, all bit-identical")

@@ -501,7 +501,7 @@ def test_a_signal_to_one_rank_alone_stops_all_of_them(
         "checkpoint.every_steps": 20,
         "evaluate.every_steps": 80,
     }
-    life = Life(write_recipe(changes), tmp_path / "runs", cache, ["-m", "etude"])
+    life = Life(write_recipe(changes), tmp_path / "runs", cache)
     life.wait_for_progress()
     life.ranks[1].send_signal(signal.SIGTERM)
     assert life.end() == 75

@@ -19,6 +19,7 @@ import pytest
 from etude.recipe.load import load_recipe
 from etude.records.events import Control
 from etude.records.store import list_runs
+from tests.forking import server
 from tests.processes import Life, final_bits, listening, wait_for
 from tests.programs import run_program
 
@@ -35,12 +36,11 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
         "model.dropout": 0.1, "train.steps": 160, "train.devices": 2, "checkpoint.every_steps": 10,
         "evaluate.every_steps": 80, "run.lost_after": "20s",
     })  # fmt: skip
-    module = ["-m", "etude"]
     (tmp_path / "recipe.json").write_text(json.dumps(load_recipe(recipe).to_dict()))
     whole = run_program("steered", [tmp_path / "recipe.json", tmp_path / "whole", "{}"], cache, ranks=2)
     assert whole.code == 0, whole.err[-2000:]
 
-    killed = Life(recipe, tmp_path / "runs", cache, module)
+    killed = Life(recipe, tmp_path / "runs", cache)
     killed.wait_for_progress()
     assert listening(psutil.Process(killed.process.pid)) == []
     killed.ranks[1].kill()
@@ -52,7 +52,7 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     reason = "rank 1 was killed by SIGKILL, perhaps for want of memory; the same command continues"
     assert reason in next((tmp_path / "runs").glob("*/journal.jsonl")).read_text()
 
-    orphaned = Life(recipe, tmp_path / "runs", cache, module)
+    orphaned = Life(recipe, tmp_path / "runs", cache)
     orphaned.wait_for_progress()
     orphaned.ranks[1].suspend()
     wait_for(lambda: orphaned.ranks[1].status() == psutil.STATUS_STOPPED, orphaned.process)
@@ -60,14 +60,14 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     assert orphaned.end() == -signal.SIGKILL
     assert len(list(temporary.glob("etude-*"))) == 1
 
-    stopped = Life(recipe, tmp_path / "runs", cache, module)
+    stopped = Life(recipe, tmp_path / "runs", cache)
     stopped.wait_for_progress()
     stopped.ranks[0].suspend()
     assert stopped.end() == 1
     assert "error: rank 0 was stopped or hung, and was ended" in stopped.said()
 
     # Killed when the run is written down already, a rank takes nothing with it.
-    last = Life(recipe, tmp_path / "runs", cache, module)
+    last = Life(recipe, tmp_path / "runs", cache)
     last.wait_for_progress()
     journal = next((tmp_path / "runs").glob("*/journal.jsonl"))
     wait_for(lambda: '"action": "finish"' in journal.read_text(), last.process)
@@ -82,7 +82,7 @@ def test_a_burst_of_interrupts_stops_ranks_without_a_traceback(
     tmp_path: Path, write_recipe: Write, cache: Path
 ) -> None:
     recipe = write_recipe({"train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 10})
-    life = Life(recipe, tmp_path / "runs", cache, ["-m", "etude"])
+    life = Life(recipe, tmp_path / "runs", cache)
     life.wait_for_progress()
     for _ in range(30):
         life.process.send_signal(signal.SIGINT)
@@ -135,16 +135,13 @@ signal.signal(signal.SIGUSR2, long)
 
 
 def test_a_rank_whose_main_thread_hangs_is_named_and_one_that_works_long_is_left_alone(
-    tmp_path: Path, write_recipe: Write, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_recipe: Write, cache: Path
 ) -> None:
-    (tmp_path / "aside").mkdir()
-    (tmp_path / "aside" / "sitecustomize.py").write_text(ASIDE)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'aside'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     recipe = write_recipe({
         "train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 10, "evaluate.every_steps": 10,
         "run.hung_after": "6s",
     })  # fmt: skip
-    life = Life(recipe, tmp_path / "runs", cache, ["-m", "etude"])
+    life = Life(recipe, tmp_path / "runs", cache, first=ASIDE)
     life.wait_for_progress()
     life.ranks[0].send_signal(signal.SIGUSR2)
     wait_for(lambda: "went on" in life.said(), life.process)
@@ -163,8 +160,8 @@ def test_a_rank_that_does_not_come_to_a_step_is_lost_within_the_limit(tmp_path: 
     )
     environment = {**os.environ, "WORLD_SIZE": "2", "ETUDE_RANKS_FOLDER": str(tmp_path)}
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        server().start(
+            program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**environment, "RANK": str(rank)},
         )
         for rank in range(2)
@@ -177,35 +174,29 @@ def test_a_rank_that_does_not_come_to_a_step_is_lost_within_the_limit(tmp_path: 
 
 # The memory of rank 1 is for two samples at once: what is larger fails as on a GPU.
 SHORT = """
-import os
-if os.environ.get("RANK") == "1":
-    import torch
-    from etude.objectives.causal import Causal
-    whole = Causal.loss_sum
-    def loss_sum(self, model, batch):
-        if model.training and batch.tokens.numel() > 2 * 32:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(self, model, batch)
-    Causal.loss_sum = loss_sum
+import os, torch
+from etude.objectives.causal import Causal
+whole = Causal.loss_sum
+def loss_sum(self, model, batch):
+    if os.environ.get("RANK") == "1" and model.training and batch.tokens.numel() > 2 * 32:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return whole(self, model, batch)
+Causal.loss_sum = loss_sum
 """
 
 
 def test_ranks_with_a_model_in_pieces_start_again_in_smaller_micro_batches_where_one_has_no_memory(
-    tmp_path: Path, write_recipe: Write, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_recipe: Write, cache: Path
 ) -> None:
-    (tmp_path / "aside").mkdir()
-    (tmp_path / "aside" / "sitecustomize.py").write_text(SHORT)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'aside'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     recipe = write_recipe({
         "train.steps": 4, "train.devices": 2, "train.parallel": "shard", "train.micro_batch_size": 4,
-        "run.lost_after": "10m",  # torch is loaded before the first sign of life here
     })  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "etude", "train", str(recipe), "--new", "--runs", str(tmp_path / "runs")],
-        capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "ETUDE_CACHE": str(cache)},
-    )  # fmt: skip
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    words, environment = (
+        ["train", str(recipe), "--new", "--runs", str(tmp_path / "runs")],
+        {"ETUDE_CACHE": str(cache)},
+    )
+    done = server().run(tmp_path, words, seconds=300, environment=environment, first=SHORT)
+    assert done.code == 0 and "Traceback" not in done.err, done.err
     (run,) = list_runs(tmp_path / "runs")
     found = [event for event, *_ in run.ledger().all]
     (change,) = [each for each in found if isinstance(each, Control) and each.changes]
@@ -233,7 +224,7 @@ def test_ranks_whose_folder_is_removed_end_with_a_line(
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     recipe = write_recipe({"train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 10})
-    life = Life(recipe, tmp_path / "runs", cache, ["-m", "etude"])
+    life = Life(recipe, tmp_path / "runs", cache)
     life.wait_for_progress()
     (folder,) = (tmp_path / "tmp").glob("etude-ranks-*")
     shutil.rmtree(folder)

@@ -90,7 +90,7 @@ def test_while_two_ranks_train_and_a_page_listens_no_socket_is_open_to_others(
     tmp_path: Path, server: Server, write_recipe: Callable[..., Path], cache: Path
 ) -> None:
     recipe = write_recipe({"train.steps": 100_000, "train.devices": 2, "checkpoint.every_steps": 5})
-    life = Life(recipe, tmp_path / "watched", cache, ["-m", "etude"])
+    life = Life(recipe, tmp_path / "watched", cache)
     try:
         life.wait_for_progress()
         (run,) = wait_for(lambda: json.load(server.ask("GET", "/api/runs"))["runs"], life.process)
