@@ -24,7 +24,7 @@ from etude.models.adapter_files import SavedAdapter, adapted_modules, read_adapt
 from etude.models.families.family import Pretrained
 from etude.models.families.table import family_named
 from etude.models.generation_config import GENERATION_FILE, generation_config, read_stop_ids
-from etude.models.hf_config import label_names, size
+from etude.models.hf_config import is_classifier, label_names, size
 from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE, CLASSIFIER, CLASSIFIER_FILE, CONFIG_FILE, add_adapter, merge
 from etude.models.parts import find_non_finite, require_finite
@@ -107,16 +107,19 @@ def find_folder(given: str, runs: Path) -> Path:
     return Path(given) if durable.is_plain(Path(given) / "config.json") else find_weights(given, runs).parent
 
 
-def load_model(folder: Path, *, dtype: torch.dtype, objective: str | None = None) -> nn.Module:
+def load_model(
+    folder: Path, *, dtype: torch.dtype, objective: str | None = None, needs_head: bool = True
+) -> nn.Module:
     """The model in a folder, ready to be used: a whole one, or an adapter merged into its base.
 
     objective: what a whole model was trained for, where its config.json does not tell, as for masked.
+    needs_head: false where only hidden states are wanted, so that the bare body of a masked model will do.
 
     Raises: InputError if the base is not on this machine, or is not the one the adapter was trained on.
     """
     if not (folder / ADAPTER_FILE).is_file():
-        model, new = _load(inspect_model(folder, objective, for_use=True), dtype)
-        if new:
+        model, new = _load(inspect_model(folder, objective, for_use=True), dtype, needs_head)
+        if new and needs_head:
             wrong = f"{folder} lacks {new[0]}, a weight of the head"
             raise InputError(f"{wrong}; give a model that has been trained")
         return model
@@ -170,6 +173,20 @@ def find_end_ids(folder: Path, chat: ChatTemplate, *, is_chat: bool) -> tuple[in
     return tuple(dict.fromkeys(ids))
 
 
+def classifier_config(folder: Path) -> dict[str, Any]:
+    """Values that name the labels of the model in a folder: of an adapter's own file, or of config.json."""
+    names = [name for name in (CLASSIFIER_FILE, "config.json") if (folder / name).is_file()]
+    return durable.read_json_object(folder / names[0]) if names else {}
+
+
+def is_bare_encoder(folder: Path) -> bool:
+    """True if a folder holds an encoder of etude's families that scores no labels. Raises: InputError."""
+    if (folder / ADAPTER_FILE).is_file():
+        return False
+    values = weights.read_config(folder)
+    return values.get("model_type") in family_named("encoder").model_types and not is_classifier(values)
+
+
 def stored_dtype(folder: Path) -> torch.dtype:
     """The dtype of most numbers in a model's safetensors; fp32 of an adapter. Raises: InputError."""
     return torch.float32 if (folder / ADAPTER_FILE).is_file() else weights.stored_dtypes(folder)[1]
@@ -216,13 +233,13 @@ def _check_kind(kind: str, run: Run, *, is_adapter: bool) -> None:
         raise InputError(f"run {run.name} trained all weights, so there is no adapter; use --to hf")
 
 
-def _load(pretrained: Pretrained, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
+def _load(pretrained: Pretrained, dtype: torch.dtype, needs_head: bool = True) -> tuple[nn.Module, list[str]]:
     """The model, and the weights of a classifier's head that no file had.
 
     Raises: InputError if a file is damaged, or a weight is not finite.
     """
     model, new = load_pretrained(pretrained, dtype=dtype, dropout=0.0)
-    if new and not pretrained.labels:
+    if new and not pretrained.labels and needs_head:
         wrong = "the head of a masked model, which is not in an adapter"
         raise InputError(f"{pretrained.path} lacks {new[0]}, {wrong}")
     require_finite(model, str(pretrained.path))

@@ -25,9 +25,8 @@ from etude.engine.world import World
 from etude.errors import InputError
 from etude.evaluate.exam import Exam
 from etude.evaluate.generate import context_of
-from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
+from etude.export import classifier_config, find_end_ids, find_folder, load_model, open_chat, stored_dtype
 from etude.models.hf_config import default_names, label_names
-from etude.models.lora import CLASSIFIER_FILE
 from etude.objectives.choose import choose_kind
 from etude.own import Own
 from etude.recipe.data import Clean, Leakage
@@ -157,9 +156,8 @@ def _open_rows(name: str, folder: Path, recipe: Recipe, day: str | None) -> Corp
     ids: dict[str, list[str]] = {}
     if recipe.kind.has_labels:
         assert corpus.labels
-        names = [each for each in (CLASSIFIER_FILE, "config.json") if (folder / each).is_file()]
-        config = durable.read_json_object(folder / names[0]) if names else {}
-        theirs = label_names(config) if names else ()
+        config = classifier_config(folder)
+        theirs = label_names(config) if config else ()
         layout = lay_over(corpus.labels.names, theirs, are_named=theirs != default_names(len(theirs)))
         new = [label for label in corpus.labels.names if label not in theirs]
         if len(layout.names) > len(theirs) or not layout.kept:

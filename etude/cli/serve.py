@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,38 +35,39 @@ def serve(
     prefix_mb: Annotated[
         int, typer.Option("--prefix-mb", min=0, help="memory for prompts that others begin with, in MB")
     ] = 256,
+    pooling: Annotated[
+        Literal["mean", "last"],
+        typer.Option("--pooling", help="of the hidden states of a text, for its embedding"),
+    ] = "mean",
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Answer programs on this machine as OpenAI's servers do, with a token; Ctrl-C ends it."""
-    from etude.export import find_end_ids, find_folder
     from etude.serve.app import make_app
     from etude.serve.engine import Engine, Limits
-    from etude.speaker import open_speaker
+    from etude.serve.opened import open_model
+    from etude.serve.reader import Reader
     from etude.ui.gate import Gate
     from etude.ui.server import open_address
     from etude.ui.server import serve as make_server
 
     address = open_address(port=port, usual=PORT)  # before the model, which takes long
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as ending:
         for each in address.sockets:
-            opened.callback(each.close)
-        speaker = open_speaker(model, runs, told=say)
-        folder = find_folder(model, runs)
-        ends = find_end_ids(folder, speaker.chat, is_chat=True)
+            ending.callback(each.close)
+        opened = open_model(model, runs, context=context, pooling=pooling, told=say)
         limits = Limits(rows, waiting, context, seconds, prefix_mb << 20)
-        # A run by its name, a folder by its own.
-        name = folder.resolve().name if (Path(model) / "config.json").is_file() else model
-        engine = Engine(speaker, limits, say)
+        engine = Engine(opened.speaker, limits, say) if opened.speaker else None
+        app = make_app(opened, engine, Reader(opened.precision, limits, say))
 
         def started() -> None:
             base = f"http://127.0.0.1:{address.sockets[0].getsockname()[1]}/v1"
             if as_json:
-                print_json_line({"base_url": base, "api_key": address.token, "model": name})
+                print_json_line({"base_url": base, "api_key": address.token, "model": opened.name})
             else:
-                print_text(f"base_url  {base}\napi_key   {address.token}\nmodel     {name}")
+                print_text(f"base_url  {base}\napi_key   {address.token}\nmodel     {opened.name}")
             sys.stdout.flush()  # also into a file, where it is looked up
 
-        gate = Gate(make_app(engine, name, ends), address.token, address.names, is_api=True)
+        gate = Gate(app, address.token, address.names, is_api=True)
         with contextlib.suppress(KeyboardInterrupt):
             make_server(gate, started, _MOST_CONNECTIONS).run(address.sockets)

@@ -80,6 +80,15 @@ def label_logits(
     return torch.cat(alone)
 
 
+def states(model: Any, tokens: Tensor, lengths: tuple[int, ...] | None) -> Tensor:
+    """Last hidden states (N, C) of tokens (B, T), a call for each sample; lengths: as for `label_logits`."""
+    each = []
+    for part in torch.split(tokens.flatten(), list(lengths or (tokens.shape[1],) * tokens.shape[0])):
+        _forget_longest(model)
+        each.append(model.base_model(input_ids=part[None], use_cache=False).last_hidden_state[0])
+    return torch.cat(each)
+
+
 def read_prompts(model: Any, prompts: list[list[int]], max_tokens: int) -> Reader:
     """Read prompts of different lengths beside each other where the family allows it."""
     if max(map(len, prompts)) + max_tokens > fixed_until(model):

@@ -1,11 +1,10 @@
-"""The endpoints: models, completions and chats, whole or as server-sent events."""
+"""The endpoints: models, completions and chats, whole or as server-sent events; those of texts join them."""
 
-import asyncio
 import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,30 +16,37 @@ from starlette.routing import Route, Router
 from etude.errors import InputError
 from etude.evaluate.answers import encode_prompts
 from etude.models.families.table import family_of
+from etude.serve.answers import problem, require_model, unless_gone, with_errors
 from etude.serve.asked import ChatAsked, CompletionAsked, Sampled, read_request
-from etude.serve.engine import BusyError, Draw, Engine
+from etude.serve.engine import Draw, Engine
+from etude.serve.opened import Opened
+from etude.serve.reader import Reader
 from etude.serve.reply import AnswerError, Choice, Reply
-from etude.text import shorten
+from etude.serve.texts import TextEndpoints
 from etude.ui.gate import Refusal, error_of
 
 
-def make_app(engine: Engine, name: str, chat_ends: tuple[int, ...]) -> Router:
-    """The application that answers for an engine, without the gate that stands before it.
+def make_app(opened: Opened, engine: Engine | None, reader: Reader) -> Router:
+    """The application that answers for a model, without the gate that stands before it.
 
-    name: of the model. chat_ends: ids that end an answer of a chat.
+    engine: of a model that writes text. Both end with the application.
     """
-    endpoints = _Endpoints(engine, name, chat_ends)
+    texts = TextEndpoints(opened, reader)
+    endpoints = _Endpoints(opened, engine)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Router) -> AsyncIterator[None]:
         yield
-        await anyio.to_thread.run_sync(engine.close)
+        await anyio.to_thread.run_sync(reader.close)
+        if engine is not None:
+            await anyio.to_thread.run_sync(engine.close)
 
-    routes = [
-        Route("/v1/models", _told(endpoints.models), methods=["GET"]),
-        Route("/v1/completions", _told(endpoints.complete), methods=["POST"]),
-        Route("/v1/chat/completions", _told(endpoints.chat), methods=["POST"]),
-    ]
+    posts = {
+        "/v1/completions": endpoints.complete, "/v1/chat/completions": endpoints.chat,
+        "/v1/embeddings": texts.embeddings, "/v1/classify": texts.labels, "/classify": texts.labels,
+    }  # fmt: skip
+    routes = [Route(path, with_errors(answer), methods=["POST"]) for path, answer in posts.items()]
+    routes.append(Route("/v1/models", with_errors(endpoints.models), methods=["GET"]))
     return Router(routes, redirect_slashes=False, default=_missing, lifespan=lifespan)
 
 
@@ -70,13 +76,22 @@ _CHAT = _Form("chatcmpl", "chat.completion", "chat.completion.chunk", is_chat=Tr
 
 @dataclass(frozen=True)
 class _Endpoints:
-    engine: Engine
-    name: str
-    chat_ends: tuple[int, ...]
+    opened: Opened
+    writing: Engine | None
+
+    @property
+    def engine(self) -> Engine:
+        """Raises: Refusal if the model writes no text."""
+        if self.writing is None:
+            other = "/v1/classify" if self.opened.labels else "/v1/embeddings"
+            raise Refusal(400, f"{self.opened.name} only reads texts; use {other}")
+        return self.writing
 
     async def models(self, request: Request) -> Response:
-        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "etude"}
-        return JSONResponse({"object": "list", "data": [{**model, "max_model_len": self.engine.context}]})
+        opened = self.opened
+        model = {"id": opened.name, "object": "model", "created": 0, "owned_by": "etude"}
+        more = {"labels": list(opened.labels)} if opened.labels else {"pooling": opened.pooling}
+        return JSONResponse({"object": "list", "data": [{**model, "max_model_len": opened.context, **more}]})
 
     async def complete(self, request: Request) -> Response:
         asked = read_request(CompletionAsked, await request.body())
@@ -86,7 +101,7 @@ class _Endpoints:
     async def chat(self, request: Request) -> Response:
         asked = read_request(ChatAsked, await request.body())
         prompts = [await anyio.to_thread.run_sync(self._render, asked)]
-        return await self._answer(request, asked, prompts, self.chat_ends, _CHAT)
+        return await self._answer(request, asked, prompts, self.opened.chat_ends, _CHAT)
 
     def _encode(self, asked: CompletionAsked) -> list[list[int]]:
         speaker = self.engine.speaker
@@ -106,7 +121,9 @@ class _Endpoints:
     def _render(self, asked: ChatAsked) -> list[int]:
         speaker = self.engine.speaker
         if family_of(speaker.model).has_source:
-            raise InputError(f"{self.name} is an encoder-decoder, which knows no chats; use /v1/completions")
+            raise InputError(
+                f"{self.opened.name} is an encoder-decoder, which knows no chats; use /v1/completions"
+            )
         turns = [message.turn for message in asked.messages]
         text = speaker.chat.render(turns, add_generation_prompt=True)
         return [int(token) for token in speaker.tokenizer.encode_rendered(text)]
@@ -131,25 +148,21 @@ class _Endpoints:
     async def _answer(
         self, request: Request, asked: Sampled, prompts: list[list[int]], ends: tuple[int, ...], form: _Form
     ) -> Response:
-        if asked.model not in (None, self.name):
-            raise Refusal(
-                404, f"there is no model {shorten(repr(asked.model), 60)}; this server has {self.name}"
-            )
+        require_model(asked, self.opened)
         count = asked.n or 1
         draws = [(prompt, self._draw(asked, prompt, ends, at)) for prompt in prompts for at in range(count)]
         reply = Reply(self.engine, draws, asked.stops)
         base = {
             "id": f"{form.prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
-            "model": self.name,
+            "model": self.opened.name,
         }
         if asked.stream:
             options = asked.stream_options
             usage_of = count if options and options.include_usage else 0
             return _Stream(reply, _events(reply, base, form, usage_of))
         try:
-            if not await _is_whole(reply, request):
-                return Response(status_code=499)  # nobody reads it
+            await unless_gone(_read(reply), request)
             choices = [form.choice(choice) for choice in reply.choices]
             usage = reply.usage(count)
             return JSONResponse({**base, "object": form.full, "choices": choices, "usage": usage})
@@ -192,48 +205,15 @@ def _event(values: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(values).encode() + b"\n\n"
 
 
-async def _is_whole(reply: Reply, request: Request) -> bool:
-    """Wait until all choices have ended; False if the client goes before. Raises: AnswerError."""
-
-    async def read() -> None:
-        async for _ in reply.grow():
-            pass
-
-    async def leave() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    reading, leaving = asyncio.ensure_future(read()), asyncio.ensure_future(leave())
-    try:
-        await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if reading.done():
-            reading.result()
-        return reading.done()
-    finally:
-        reading.cancel()
-        leaving.cancel()
-
-
-def _told(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint with its errors in the form of OpenAI's."""
-
-    async def told(request: Request) -> Response:
-        try:
-            return await answer(request)
-        except (Refusal, AnswerError) as refusal:
-            return _problem(refusal.status, refusal.text)
-        except BusyError as error:
-            return _problem(429, str(error), {"retry-after": "1"})
-        except InputError as error:
-            return _problem(400, shorten(" ".join(str(error).split()), 400))
-
-    return told
-
-
-def _problem(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": error_of(status, text)}, status, headers)
+async def _read(reply: Reply) -> None:
+    """Wait until all choices have ended. Raises: AnswerError."""
+    async for _ in reply.grow():
+        pass
 
 
 async def _missing(scope: Any, receive: Any, send: Any) -> None:
-    text = "there is no such endpoint; see /v1/models, /v1/completions and /v1/chat/completions"
-    await _problem(404, text)(scope, receive, send)
+    text = (
+        "there is no such endpoint; see /v1/models, /v1/completions, /v1/chat/completions, /v1/embeddings "
+        "and /v1/classify"
+    )
+    await problem(404, text)(scope, receive, send)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openai import OpenAI
 
-from tests.bases import write_encoder, write_qwen2
+from tests.bases import write_modernbert, write_qwen2
 from tests.conftest import Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,6 @@ def test_a_port_in_use_or_a_folder_that_is_no_model_is_one_line(
     assert outcome.code == 2 and len(outcome.err.strip().splitlines()) == 1
 
 
-def test_an_encoder_is_refused(etude: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = etude("serve", str(write_encoder(tmp_path / "base")))
+def test_a_model_that_no_endpoint_is_for_is_refused(etude: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = etude("serve", str(write_modernbert(tmp_path / "base")))
     assert outcome.code == 2 and "does not predict the next token" in outcome.err

@@ -11,25 +11,34 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from etude.export import find_end_ids
 from etude.serve.app import make_app
 from etude.serve.engine import Draw, End, Engine, Limits
-from etude.speaker import Speaker, open_speaker
+from etude.serve.opened import Opened, Pooling, open_model
+from etude.serve.reader import Reader
+from etude.speaker import Speaker
 from etude.ui.gate import Gate
 from etude.ui.server import open_address, serve
 
 PATIENCE_SECONDS = 120.0
-NAME = "tiny"
 
 
 @dataclass
 class Served:
-    """A server, its engine and its token."""
+    """A server, its model and its token."""
 
-    engine: Engine
+    opened: Opened
+    engine: Engine | None
     port: int
     token: str
     faults: list[str]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    @property
+    def name(self) -> str:
+        return self.opened.name
 
     @property
     def url(self) -> str:
@@ -42,25 +51,29 @@ class Served:
     def post(self, path: str, body: bytes | dict[str, Any], **headers: str) -> tuple[int, Any]:
         """Status and JSON of a body as it is."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"authorization": f"Bearer {self.token}", "content-type": "application/json", **headers}
+        sent = {**self.headers, "content-type": "application/json", **headers}
         answer = httpx.post(f"{self.url}{path}", content=content, headers=sent, timeout=PATIENCE_SECONDS)
         return answer.status_code, answer.json()
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **limits: Any) -> Iterator[Served]:
-    """Serve the model of a folder while the block runs."""
-    speaker = open_speaker(str(folder), folder)
+def serving(
+    given: Path | str, runs: Path = Path(), *, pooling: Pooling = "mean", **limits: Any
+) -> Iterator[Served]:
+    """Serve the model of a run or of a folder while the block runs."""
     faults: list[str] = []
-    engine = Engine(speaker, Limits(**limits), faults.append)
+    bounds = Limits(**limits)
+    opened = open_model(str(given), runs, context=bounds.context, pooling=pooling, told=lambda text: None)
+    engine = Engine(opened.speaker, bounds, faults.append) if opened.speaker else None
+    reader = Reader(opened.precision, bounds, faults.append)
     address, ready = open_address(port=0), threading.Event()
-    app = make_app(engine, NAME, find_end_ids(folder, speaker.chat, is_chat=True))
+    app = make_app(opened, engine, reader)
     server = serve(Gate(app, address.token, address.names, is_api=True), ready.set, 512)
     thread = threading.Thread(target=server.run, args=(address.sockets,))
     thread.start()
     try:
         assert ready.wait(PATIENCE_SECONDS)
-        yield Served(engine, address.sockets[0].getsockname()[1], address.token, faults)
+        yield Served(opened, engine, address.sockets[0].getsockname()[1], address.token, faults)
     finally:
         server.should_exit = True
         thread.join(PATIENCE_SECONDS)

@@ -13,7 +13,7 @@ import pytest
 from etude.cli.generate import Sampling, generate_texts
 from tests.bases import write_qwen2
 from tests.processes import wait_for
-from tests.serve.serving import NAME, Served, serving
+from tests.serve.serving import Served, serving
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_hundred_clients_at_once_get_what_generate_gives(served: Served, folde
     client = served.client()
 
     def ask(prompt: str) -> str:
-        values = {"model": NAME, "prompt": prompt, "max_tokens": 12, "temperature": 0}
+        values = {"model": served.name, "prompt": prompt, "max_tokens": 12, "temperature": 0}
         return str(client.completions.create(**values).choices[0].text)
 
     with ThreadPoolExecutor(100) as pool:
@@ -45,7 +45,7 @@ def test_a_chat_answers_through_the_template_whole_and_as_a_stream(served: Serve
     sampling = Sampling(max_tokens=20, temperature=0.0)
     (expected,) = generate_texts(str(folder), ["Add 3 to value."], sampling, runs=folder, is_instruction=True)
     client, turns = served.client(), [{"role": "user", "content": "Add 3 to value."}]
-    values = {"model": NAME, "messages": turns, "max_tokens": 20, "temperature": 0}
+    values = {"model": served.name, "messages": turns, "max_tokens": 20, "temperature": 0}
     whole = client.chat.completions.create(**values)
     assert whole.choices[0].message.content == expected["text"]
     assert whole.usage.completion_tokens == expected["tokens"]
@@ -58,7 +58,7 @@ def test_a_chat_answers_through_the_template_whole_and_as_a_stream(served: Serve
 
 
 def test_choices_follow_the_seed_and_stop_sequences_end_them(served: Served) -> None:
-    client, values = served.client(), {"model": NAME, "prompt": "total", "max_tokens": 24}
+    client, values = served.client(), {"model": served.name, "prompt": "total", "max_tokens": 24}
     drawn = client.completions.create(**values, n=3, seed=5).choices
     again = client.completions.create(**values, n=3, seed=5).choices
     assert [each.text for each in drawn] == [each.text for each in again]
@@ -66,19 +66,19 @@ def test_choices_follow_the_seed_and_stop_sequences_end_them(served: Served) -> 
     stop = drawn[0].text[5:8]
     cut = client.completions.create(**values, seed=5, stop=[stop]).choices[0]
     assert cut.text == drawn[0].text.split(stop)[0] and cut.finish_reason == "stop"
-    assert client.models.list().data[0].id == NAME
+    assert client.models.list().data[0].id == served.name
 
 
 def test_errors_are_of_the_kinds_that_the_client_knows(served: Served) -> None:
-    client, values = served.client(), {"model": NAME, "prompt": "total"}
+    client, values = served.client(), {"model": served.name, "prompt": "total"}
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
         client.completions.create(model="other", prompt="total")
     with pytest.raises(openai.BadRequestError, match="shorten the prompt"):
-        client.completions.create(model=NAME, prompt="total " * 300)
+        client.completions.create(model=served.name, prompt="total " * 300)
     with pytest.raises(openai.BadRequestError, match="has room for"):
         client.completions.create(**values, max_tokens=256)
     with pytest.raises(openai.BadRequestError, match="an id that is no token"):
-        client.completions.create(model=NAME, prompt=[999_999])
+        client.completions.create(model=served.name, prompt=[999_999])
     stranger = openai.OpenAI(base_url=served.url, api_key="0" * 64, max_retries=0)
     with pytest.raises(openai.AuthenticationError, match="api_key that etude serve printed"):
         stranger.completions.create(**values)
@@ -126,7 +126,7 @@ def test_clients_that_leave_or_do_not_read_stop_no_others(served: Served, stream
         each.close()
     status, answer = served.post("/completions", {"prompt": "total", "max_tokens": 3, "temperature": 0})
     assert status == 200 and answer["usage"]["completion_tokens"] <= 3
-    wait_for(lambda: served.engine.is_idle)
+    wait_for(lambda: served.engine is not None and served.engine.is_idle)
     slow.close()
 
 
@@ -141,7 +141,7 @@ def test_an_answer_that_takes_too_long_is_an_error_also_in_a_stream(folder: Path
         ask = {"prompt": "total", "max_tokens": 200}
         assert hurried.post("/completions", ask)[0] == 504
         with pytest.raises(openai.APIError, match="took over"):
-            list(hurried.client().completions.create(model=NAME, **ask, stream=True))
+            list(hurried.client().completions.create(model=hurried.name, **ask, stream=True))
 
 
 def test_nothing_of_a_request_is_printed(served: Served, capfd: pytest.CaptureFixture[str]) -> None:

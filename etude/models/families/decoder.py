@@ -118,6 +118,9 @@ DECODER = Family(
     describe=_describe,
     blocks=lambda model: list(model.model.layers),
     label_logits=_label_logits,
+    states=lambda model, batch: model(batch.tokens, positions=batch.positions, lengths=batch.lengths).flatten(
+        0, 1
+    ),
     sharing=_sharing,
     reader=_reader,
 )

@@ -96,9 +96,9 @@ def _measure(config: EncoderConfig, labels: int, seq_len: int, adapter: int) -> 
     return parameters, cost
 
 
-def _label_logits(model: Encoder, batch: Any) -> Tensor:
-    hidden = model(batch.tokens, lengths=batch.lengths, token_types=batch.types, code=batch.code)
-    return model.classify(hidden, batch.lengths, batch.task)
+def _hidden(model: Encoder, batch: Any) -> Tensor:
+    states: Tensor = model(batch.tokens, lengths=batch.lengths, token_types=batch.types, code=batch.code)
+    return states
 
 
 def _check_body(pretrained: Pretrained, config: EncoderConfig) -> None:
@@ -138,5 +138,6 @@ ENCODER = Family(
         label_names=facts.label_names, bos_id=facts.bos_id, eos_id=facts.eos_id
     ),
     blocks=lambda model: list(model.blocks()),
-    label_logits=_label_logits,
+    label_logits=lambda model, batch: model.classify(_hidden(model, batch), batch.lengths, batch.task),
+    states=lambda model, batch: _hidden(model, batch).flatten(0, 1),
 )

@@ -168,6 +168,8 @@ class Family(Generic[C]):
     context       tokens that a model reads at most
     blocks        blocks of a model, in order: units to shard, recompute or quantise
     label_logits  logits (n, labels) of the samples in a batch: tokens, lengths, positions, types, code, task
+    states        hidden states (N, C) of the tokens in a batch, end to end; of an encoder-decoder, its
+                  encoder's
     sharing       prefixes that a model computes once: (model, in training, with dropout alike there)
     reader        reads prompts (token ids each) with room for so many tokens; None if it writes no text
     """
@@ -197,6 +199,7 @@ class Family(Generic[C]):
     context: Callable[[Any], int] = lambda model: int(model.config.longest)
     blocks: Callable[[Any], Sequence[nn.Module]]
     label_logits: Callable[[Any, Any], Tensor]
+    states: Callable[[Any, Any], Tensor]
     sharing: Callable[[Any, bool, bool], Sharing] = lambda model, is_training, drops_alike: Sharing(
         None, "only decoders that etude computes itself share them"
     )

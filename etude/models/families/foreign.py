@@ -15,7 +15,7 @@ from etude.memory import limited_memory
 from etude.models.cost import Cost, cost_of
 from etude.models.families import shared
 from etude.models.families.family import Family, Files, Into, Loaded, Pretrained
-from etude.models.foreign import label_logits, read_prompts
+from etude.models.foreign import label_logits, read_prompts, states
 from etude.models.parts import count_parts, count_products, head_modules, label_tensors
 from etude.models.weights import REMADE, check_twins, read_weight, tensor_shapes
 
@@ -275,5 +275,6 @@ FOREIGN = Family(
     context=_context,
     blocks=_blocks,
     label_logits=lambda model, batch: label_logits(model, batch.tokens, batch.lengths, batch.types),
+    states=lambda model, batch: states(model, batch.tokens, batch.lengths),
     reader=read_prompts,
 )

@@ -159,5 +159,8 @@ ENCODER_DECODER = Family(
     label_logits=lambda model, batch: model.classify(
         model(batch.tokens, lengths=batch.lengths), batch.lengths
     ),
+    states=lambda model, batch: model.encode(
+        batch.tokens.reshape(1, -1), batch.lengths or (batch.tokens.shape[1],) * len(batch.tokens)
+    )[0],
     reader=_reader,
 )

@@ -123,5 +123,6 @@ GPT = Family(
     describe=_describe,
     blocks=lambda model: list(model.transformer["h"]),
     label_logits=_label_logits,
+    states=_label_logits,
     reader=_reader,
 )
