@@ -394,11 +394,11 @@ def test_devices_starts_ranks_that_train_alike_stop_together_and_leave_nothing(
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("changes", [{"model.dropout": 0.1}, {"optim.kind": "muon"}], ids=str)
 def test_a_run_loads_neither_a_compiler_nor_transformers(
-    tmp_path: Path, write_recipe: Callable[..., Path], cache: Path, kind: str
+    tmp_path: Path, write_recipe: Callable[..., Path], cache: Path, changes: dict[str, Any]
 ) -> None:
-    recipe = write_recipe({"optim.kind": kind, "train.steps": 2})
+    recipe = write_recipe({**changes, "train.steps": 2})
     program = (
         f"import sys; sys.argv = ['etude', 'train', {str(recipe)!r}, '--runs', {str(tmp_path / 'runs')!r}]\n"
         "from etude.cli.main import app\n"

@@ -309,7 +309,7 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _ATEN._scaled_dot_product_flash_attention.default: _flash,
     _ATEN._scaled_dot_product_flash_attention_backward.default: _flash_backward,
     _ATEN.addmm.default: _addmm,
-    **dict.fromkeys((_ATEN.roll.default, _ATEN.flip.default), _same),
+    **dict.fromkeys((_ATEN.roll.default, _ATEN.flip.default, _ATEN.tril.default, _ATEN.triu.default), _same),
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default: _flash_of_cpu,
     _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default: _flash_backward_of_cpu,
     _ATEN.gather.default: _gather,

@@ -42,6 +42,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "summed up": lambda: IDS.cumsum(1),
     "layer norm of halves": lambda: functional.layer_norm(HALF, (8,)),
     "turned": lambda: X.flip(-1),
+    "triangles": lambda: (X.tril(), X.transpose(0, 2).triu(1)),
     "full": lambda: torch.full_like(X.transpose(0, 1), 2.0),
     "attention": lambda: functional.scaled_dot_product_attention(
         *(torch.ones(2, 6, 3, 8).transpose(1, 2) for _ in "qkv"), is_causal=True
