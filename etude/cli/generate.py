@@ -72,12 +72,12 @@ def generate_texts(
     return [
         {
             "prompt": prompt,
-            "text": speaker.tokenizer.decode(entry.ids),
+            "text": speaker.tokenizer.decode_after([] if is_answer else before, entry.ids),
             "is_answer": is_answer,
             "tokens": len(entry.ids),
             "stopped": entry.stopped,
         }
-        for prompt, entry in zip(prompts, continued)
+        for prompt, before, entry in zip(prompts, ids, continued)
     ]
 
 

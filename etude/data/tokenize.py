@@ -30,6 +30,7 @@ _PADDING = TRAINED_MASKS["pad_token"]
 MARKS = "\ufdd0", "\ufdd1"
 _RESERVED = re.compile("[\ufdd0-\ufdd3]")
 _BEFORE = "\n", "a", "0", "("
+ENOUGH_BEFORE = 8  # tokens of a text, of which up to four are one character
 
 
 class Tokenizer:
@@ -119,6 +120,16 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of ids; special tokens are left out unless `skip_special` is false."""
         return str(self._inner.decode([int(token) for token in ids], skip_special_tokens=skip_special))
+
+    def decode_after(self, before: Sequence[int], ids: Iterable[int]) -> str:
+        """The text that ids add to others before them.
+
+        Alone, what they stand for may lose its first space: tokenizers of SentencePiece's kind take the one
+        away that they put before a text.
+        """
+        last = list(before[-ENOUGH_BEFORE:])
+        start, text = self.decode(last), self.decode([*last, *ids])
+        return text[len(start) :] if text.startswith(start) else text.removeprefix(start.rstrip("\ufffd"))
 
     @cached_property
     def vocab_size(self) -> int:

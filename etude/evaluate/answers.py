@@ -33,13 +33,15 @@ def continue_prompts(model: nn.Module, corpus: Corpus, recipe: Recipe, step: int
     }
     tokenizer = corpus.tokenizer
     chat = corpus.chat if len(corpus.examples) else None
-    ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=family_of(model).has_source)
+    is_source = family_of(model).has_source
+    ids = encode_prompts(recipe.evaluate.prompts, tokenizer, chat, is_source=is_source)
     parts = rows_in_parts()
     done = parts.do(ids, lambda rows: _generate(model, corpus, rows, settings))
     continued = list(chain.from_iterable(done))
+    befores = [[]] * len(ids) if chat or is_source else ids
     texts = (
-        redact_parts([prompt, tokenizer.decode(part.ids)])
-        for prompt, part in zip(recipe.evaluate.prompts, continued)
+        redact_parts([prompt, tokenizer.decode_after(before, part.ids)])
+        for prompt, before, part in zip(recipe.evaluate.prompts, befores, continued)
     )
     return [
         events.Generation(step, prompt, text, _as_done(model, settings, each), stopped=part.stopped)

@@ -17,13 +17,14 @@ from typing import Any
 from etude.data.rows import Row
 from etude.data.sources import read_all_rows
 from etude.errors import InputError
+from etude.evaluate.fences import program_of
 from etude.evaluate.sandbox import Problem, Sandbox, Verdict
 from etude.interruption import with_points
 
 # Where the function that a prompt has begun is over, or a program. Source: arXiv:2107.03374, section 2.1.
 _ENDS_OF_FUNCTION = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\n```")
 _ENDS_OF_PROGRAM = ("\nassert ", '\n"""', "\nprint", "\nif ", "\n```")
-_FENCE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\r?\n(.*?)(?:\n```|\Z)", re.DOTALL | re.IGNORECASE)
+_DEFINITION = r"^(?:@.*\n)*(?:async )?def {}\b"  # with the decorators of the function
 _MOST_PROBLEMS = 10_000
 
 
@@ -45,14 +46,13 @@ class Exercise:
 
     def sample(self, text: str, *, is_answer: bool) -> str:
         """The program that a model has written: its text behind the prompt, or the code of its answer."""
-        begins = f"def {self.problem.entry_point}" in self.prompt and bool(self.problem.entry_point)
+        name = self.problem.entry_point
+        begun = re.search(_DEFINITION.format(name), self.prompt, re.MULTILINE) if name else None
         if not is_answer:
-            return self.prompt + _cut(text, _ENDS_OF_FUNCTION if begins else _ENDS_OF_PROGRAM)
-        found = _FENCE.search(text)
-        code = found[1] if found else text
-        if not begins or re.search(rf"^(async )?def {self.problem.entry_point}\b", code, re.MULTILINE):
-            before = self.prompt.rpartition(f"def {self.problem.entry_point}")[0] if begins else ""
-            return f"{before}\n{code}"
+            return self.prompt + _cut(text, _ENDS_OF_FUNCTION if begun else _ENDS_OF_PROGRAM)
+        code = program_of(text, name)
+        if begun is None or re.search(_DEFINITION.format(name), code, re.MULTILINE):
+            return f"{self.prompt[: begun.start() if begun else 0]}\n{code}"
         return self.prompt + code
 
 

@@ -35,12 +35,14 @@ def write_programs(
     written = (_write_likeliest if sampled.temperature == 0 else _draw)(
         model, exercises, prompts, sampled, step, settings
     )
+    is_answer = sampled.instruction
+    texts = (
+        [tokenizer.decode_after([] if is_answer else prompt, each.ids) for each in some]
+        for prompt, some in zip(prompts, written)
+    )
     return [
-        [
-            exercise.sample(tokenizer.decode(each.ids), is_answer=sampled.instruction)
-            for each in written[place]
-        ]
-        for place, exercise in enumerate(exercises)
+        [exercise.sample(text, is_answer=is_answer) for text in some]
+        for exercise, some in zip(exercises, texts)
     ]
 
 

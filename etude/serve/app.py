@@ -151,7 +151,7 @@ class _Endpoints:
         require_model(asked, self.opened)
         count = asked.n or 1
         draws = [(prompt, self._draw(asked, prompt, ends, at)) for prompt in prompts for at in range(count)]
-        reply = Reply(self.engine, draws, asked.stops)
+        reply = Reply(self.engine, draws, asked.stops, form is _COMPLETION)
         base = {
             "id": f"{form.prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from etude.data.tokenize import Tokenizer
+from etude.data.tokenize import ENOUGH_BEFORE, Tokenizer
 
 _UNFINISHED = "\ufffd"
 
@@ -13,10 +13,11 @@ class Pieces:
     Only the last tokens are decoded anew, so that a long text takes no longer for a token than a short one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), before: Sequence[int] = ()) -> None:
+        """before: ids of the text that this one goes on from."""
         self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._ids: list[int] = []  # since the token before the last piece
-        self._shown = 0  # of them that are part of the text already
+        self._ids = list(before[-ENOUGH_BEFORE:])  # since the token before the last piece
+        self._shown = len(self._ids)  # of them that are part of the text already
         self._held = ""
         self.is_stopped = False
 

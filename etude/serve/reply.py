@@ -31,10 +31,12 @@ class Choice:
 class Reply:
     """The choices of a request. Whoever opens one closes it, and its rows are free.
 
-    Raises: BusyError if too many answers wait.
+    goes_on: the text goes on from that of the prompt. Raises: BusyError if too many answers wait.
     """
 
-    def __init__(self, engine: Engine, asked: Sequence[tuple[list[int], Draw]], stops: list[str]) -> None:
+    def __init__(
+        self, engine: Engine, asked: Sequence[tuple[list[int], Draw]], stops: list[str], goes_on: bool = False
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._engine = engine
         self._events: asyncio.Queue[tuple[Answer, int | End]] = asyncio.Queue()
@@ -45,7 +47,10 @@ class Reply:
 
         self.answers = engine.ask(asked, told)
         tokenizer = engine.speaker.tokenizer
-        self.choices = [Choice(at, Pieces(tokenizer, stops)) for at in range(len(asked))]
+        self.choices = [
+            Choice(at, Pieces(tokenizer, stops, prompt if goes_on else ()))
+            for at, (prompt, _) in enumerate(asked)
+        ]
         self._choice_of = dict(zip(self.answers, self.choices))
 
     async def grow(self) -> AsyncIterator[tuple[Choice, str]]:

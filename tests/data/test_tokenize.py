@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from etude.data.spellings import token_bytes
 from etude.data.tokenize import Tokenizer
 from etude.data.tokenizer_files import load_tokenizer
+from etude.recipe import schema
 from tests.data.tokenizers import SHARED, needs_shared, save, section, trained_tokenizer
 from tests.hostile import bad_tokenizers
 
@@ -19,6 +20,11 @@ def trained() -> Tokenizer:
     return trained_tokenizer()
 
 
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return sentencepiece(tmp_path_factory.mktemp("sentencepiece"))
+
+
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_comes_back(trained: Tokenizer, text: str) -> None:
@@ -26,6 +32,44 @@ def test_any_text_comes_back(trained: Tokenizer, text: str) -> None:
     assert trained.decode(ids) == text
     sizes = token_bytes(trained)
     assert sizes is not None and sizes[ids].sum() == len(text.encode())
+
+
+def sentencepiece(folder: Path) -> Tokenizer:
+    """A tokenizer of Llama's kind: a space before each text, which is taken away as it is read back."""
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, normalizers
+
+    entries = [
+        "<unk>",
+        "</s>",
+        *(f"<0x{code:02X}>" for code in range(256)),
+        "▁",
+        *map(chr, range(33, 127)),
+        "▁▁",
+    ]
+    inner = Inner(models.BPE({each: at for at, each in enumerate(entries)}, [("▁", "▁")], byte_fallback=True))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    inner.add_special_tokens(["</s>"])
+    inner.save(str(folder / "tokenizer.json"))
+    return load_tokenizer(schema.Tokenizer(from_=str(folder / "tokenizer.json")))
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(" ab\n", min_size=1, max_size=30), at=st.integers(0, 30))
+def test_what_tokens_add_to_others_has_its_spaces(
+    pieces: Tokenizer, trained: Tokenizer, text: str, at: int
+) -> None:
+    for tokenizer in (pieces, trained):
+        ids = tokenizer.encode(text).tolist()
+        assert tokenizer.decode(ids[:at]) + tokenizer.decode_after(ids[:at], ids[at:]) == text
+
+
+def test_a_character_that_began_in_tokens_before_is_whole(pieces: Tokenizer) -> None:
+    ids = pieces.encode("aé").tolist()
+    assert pieces.decode(ids[:3]) == "a\ufffd" and pieces.decode_after(ids[:3], ids[3:]) == "é"
 
 
 def test_the_text_of_a_special_token_does_not_end_a_document(trained: Tokenizer) -> None:

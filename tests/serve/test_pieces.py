@@ -1,7 +1,7 @@
 """The text of an answer by pieces, against that of all its tokens at once."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from etude.data.tokenize import Tokenizer
@@ -19,6 +19,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def test_pieces_make_the_text_of_all_tokens(tokenizer: Tokenizer, ids: list[int]) -> None:
     pieces = Pieces(tokenizer)
     assert "".join([*map(pieces.add, ids), pieces.end()]) == tokenizer.decode(ids)
+
+
+@given(ids=st.lists(st.integers(1, 299), min_size=1, max_size=20), at=st.integers(0, 19))
+def test_a_text_that_goes_on_is_what_its_tokens_add(tokenizer: Tokenizer, ids: list[int], at: int) -> None:
+    pieces = Pieces(tokenizer, before=ids[:at])
+    start = tokenizer.decode(ids[:at])
+    assume(not start.endswith("\ufffd"))
+    assert start + "".join([*map(pieces.add, ids[at:]), pieces.end()]) == tokenizer.decode(ids)
 
 
 @given(text=st.text("abé€", max_size=20), stops=st.lists(st.text("abé€", min_size=1, max_size=4), max_size=3))
