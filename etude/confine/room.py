@@ -59,7 +59,7 @@ class Tier:
 class Room:
     """The limits of a confined process.
 
-    cpu_seconds   of all its threads; then the kernel kills it; None where another ends it
+    cpu_seconds   of all its threads; then the kernel ends it by SIGXCPU; None where another ends it
     memory_bytes  that it may write to
     limits_space  whether address space counts too, which some runtimes reserve without use
     file_bytes    of a file that it writes
@@ -132,9 +132,12 @@ def limit(room: Room) -> None:
         kind = getattr(resource, f"RLIMIT_{name}", None)
         if kind is not None:
             hard = resource.getrlimit(kind)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            least = most + (
+                name == "CPU"
+            )  # SIGXCPU says why it ends; who ignores it is killed a second later
+            hard = least if hard == resource.RLIM_INFINITY else min(least, hard)
             try:
-                resource.setrlimit(kind, (most, most))
+                resource.setrlimit(kind, (min(most, hard), hard))
             except (OSError, ValueError):
                 if kernel.architecture() is not None:  # other systems have names for limits that they lack
                     raise

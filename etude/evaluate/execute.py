@@ -142,7 +142,9 @@ def _read(row: Row, place: str) -> Exercise:
         said = _text(row, "text" if "text" in row else "prompt", place)
         setup = [str(row.get("test_setup_code") or ""), *_list(row, "test_imports", place)]
         listed = _list(row, "test_list", place)
-        tests, solution = "\n".join([*setup, *listed]), str(row.get("code") or "")
+        # MBPP+ keeps its larger tests beside those that a model is shown.
+        hidden = [_text(row, "test", place)] if row.get("test") else []
+        tests, solution = "\n".join([*setup, *(hidden or listed)]), str(row.get("code") or "")
         prompt = '"""\n{}\n{}\n"""\n'.format(
             said.replace('"""', "'''"), "\n".join(listed).replace('"""', "'''")
         )

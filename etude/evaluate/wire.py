@@ -2,23 +2,29 @@
 
 Plain data goes by value, so that what the tests compare is theirs: an object of the sample with an `__eq__`
 of its own equals no data. Anything else goes as a reference, which the other side asks to do things. Lists,
-dicts and sets that a call changes are changed for the caller too. Nothing is unpickled.
+dicts, sets and arrays that a call changes are changed for the caller too, and one that it returns is the
+caller's own. Nothing is unpickled.
 """
 
 import builtins
 import json
 import operator
 import os
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Any
+
+from etude.evaluate.arrays import is_array, is_number, read_array, write_array
 
 _MOST_BYTES = 32 << 20
 _MOST_DEPTH = 200
 _LARGEST_PLAIN = 1 << 53
+_KEYS: type[Any] = type({}.keys())
+_ITEMS: type[Any] = type({}.items())
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple, "list": list, "set": set, "frozenset": frozenset, "deque": deque,
 }  # fmt: skip
@@ -146,9 +152,11 @@ class Peer:
         while "do" in (answer := self.receive()):
             self._answer(answer)
         for place, value in (answer.get("changed") or {}).items():
-            _restore(arguments[int(place)], self.decode(value))
+            _restore(arguments[_place(place, arguments)], self.decode(value))
         if "raised" in answer:
             raise self._error(*answer["raised"])
+        if "same" in answer:
+            return arguments[_place(answer["same"], arguments)]
         return self.decode(answer["value"])
 
     def serve(self, find: Callable[[str], Any]) -> None:
@@ -200,6 +208,15 @@ class Peer:
         if isinstance(value, dict):
             items = [[self.encode(part, depth + 1) for part in pair] for pair in dict.items(value)]
             return {"dict": items}
+        if isinstance(value, _ITEMS):
+            return {"items": [[self.encode(part, depth + 1) for part in pair] for pair in value]}
+        if isinstance(value, _KEYS):
+            return {"keys": [self.encode(part, depth + 1) for part in value]}
+        if isinstance(value, tuple) and isinstance(names := getattr(type(value), "_fields", None), tuple):
+            parts = [self.encode(part, depth + 1) for part in tuple.__iter__(value)]
+            return {"named": [type(value).__name__, list(names), parts]}
+        if is_array(value) or is_number(value):
+            return {"array": write_array(value)}
         for name, kind in _SEQUENCES.items():
             if isinstance(value, kind):  # type: ignore[arg-type]
                 return {name: [self.encode(part, depth + 1) for part in kind.__iter__(value)]}  # type: ignore[attr-defined]
@@ -226,6 +243,14 @@ class Peer:
             ((name, written),) = value.items()
             if name == "dict":
                 return {self.decode(key): self.decode(item) for key, item in written}
+            if name == "items":
+                return {self.decode(key): self.decode(item) for key, item in written}.items()
+            if name == "keys":
+                return dict.fromkeys(self.decode(part) for part in written).keys()
+            if name == "named":
+                return _named(written[0], tuple(written[1]))(*map(self.decode, written[2]))
+            if name == "array":
+                return read_array(*written)
             if name in _SEQUENCES:
                 return _SEQUENCES[name](self.decode(part) for part in written)
             if name == "int":
@@ -239,7 +264,7 @@ class Peer:
             if name == "mine":
                 return self._theirs.setdefault(int(written), Remote(self, int(written)))
             return _WRITTEN[name][2](written)
-        except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise EndedError("no value of the protocol") from error
 
     def _answer(self, asked: dict[str, Any]) -> None:
@@ -253,7 +278,11 @@ class Peer:
             is_name = asked["do"] == "find" and self._find is not None
             operation = self._find if is_name else _OPERATIONS[asked["do"]]
             assert operation is not None
-            answer["value"] = self.encode(operation(*arguments, **named))
+            value = operation(*arguments, **named)
+            same = next(
+                (at for at, each in enumerate(arguments) if each is value and _can_change(each)), None
+            )
+            answer = {"value": self.encode(value)} if same is None else {"same": same}
         except EndedError:
             raise
         except BaseException as error:  # whatever foreign code raises
@@ -265,7 +294,7 @@ class Peer:
 
     def _changes(self, sent: list[Any], arguments: list[Any]) -> Iterator[tuple[int, Any]]:
         for place, (before, argument) in enumerate(zip(sent, arguments)):
-            if isinstance(argument, (list, dict, set, deque, bytearray)):
+            if _can_change(argument):
                 after = self.encode(argument)
                 if after != before:
                     yield place, after
@@ -315,6 +344,23 @@ def _guard(operation: str, arguments: list[Any]) -> None:
         raise PermissionError(f"the sample may not {operation} this of the tests")
 
 
+def _can_change(value: Any) -> bool:
+    return isinstance(value, (list, dict, set, deque, bytearray)) or is_array(value)
+
+
+def _place(said: Any, arguments: tuple[Any, ...]) -> int:
+    """The place of an argument that the other side names. Raises: EndedError if there is none."""
+    try:
+        return range(len(arguments))[int(said)]
+    except (IndexError, ValueError, TypeError) as error:
+        raise EndedError("no value of the protocol") from error
+
+
+@cache
+def _named(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
+
+
 def _names_of(kind: type) -> list[str]:
     return [each.__name__ for each in type.mro(kind)][:10]
 
@@ -325,6 +371,8 @@ def _restore(old: Any, new: Any) -> None:
         return
     if isinstance(old, (list, bytearray)):
         old[:] = new
+    elif is_array(old):
+        old[...] = new
     elif isinstance(old, (dict, set, deque)):
         old.clear()
         (old.extend if isinstance(old, deque) else old.update)(new)

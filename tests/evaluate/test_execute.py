@@ -47,6 +47,20 @@ def test_the_solutions_of_all_shapes_pass_and_a_wrong_one_is_named(tmp_path: Pat
         assert check_solutions(sandbox, exercises) == ["wrong"]
 
 
+@needs_kernel
+def test_the_tests_of_mbpp_plus_are_run_and_not_those_that_it_shows(tmp_path: Path) -> None:
+    """github.com/EleutherAI/lm-evaluation-harness/issues/4212: only the assertion of the prompt was run there."""
+    test = "import numpy as np\nfor inp, exp in [([1, 2], 3), ([0, 0], 0), ([5, 5], 10)]:\n    assert np.allclose(add(*inp), exp)"
+    row = {**ROWS[1], "text": "Add.", "code": "def add(a, b):\n    return a + b", "test_list": ["assert add(1, 2) == 3"], "test": test}  # fmt: skip
+    (exercise,) = read_exercises(write(tmp_path, [row]))
+    assert "assert add(1, 2) == 3" in exercise.prompt and "10" not in exercise.prompt + exercise.asked
+    with Sandbox(processes=1) as sandbox:
+        shown, right = (
+            sandbox.judge(f"def add(a, b): return {what}", exercise.problem) for what in ("3", "a + b")
+        )
+    assert (shown.outcome, right.outcome) == ("failed", "passed")
+
+
 def test_a_function_that_a_prompt_begins_ends_before_what_follows_it(tmp_path: Path) -> None:
     first, second, _, own, stack = read_exercises(write(tmp_path, ROWS))
     written = "    return 1\n\ndef other():\n    pass\nprint(area(2))"

@@ -28,6 +28,12 @@ def test_no_attack_reaches_anything_or_passes(sandbox: Sandbox, attack: attacks.
 
 
 @needs_kernel
+def test_a_sample_that_holds_on_to_its_time_is_over_it_all_the_same(sandbox: Sandbox) -> None:
+    sample = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ndef f(x):\n    while True: pass"
+    assert sandbox.judge(sample, Problem(tests="assert f(2) == 3")).outcome == "cpu"
+
+
+@needs_kernel
 def test_outcomes_are_named(sandbox: Sandbox) -> None:
     tests = Problem(tests="assert f(2) == 3")
     samples = {

@@ -10,6 +10,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,16 +78,46 @@ def test_classes_that_are_data_come_as_that_data() -> None:
 
         __hash__ = int.__hash__
 
-    point = namedtuple("point", "x y")
     for value, plain in (
         (Counter("aab"), {"a": 2, "b": 1}),
         (OrderedDict(a=1), {"a": 1}),
-        (point(1, 2), (1, 2)),
         (Lying(3), 3),
     ):
         back = peer.decode(peer.encode(value))
         assert back == plain and type(back) is type(plain)
     assert peer.decode(peer.encode(Lying(3))) != 4
+
+
+def test_tuples_with_names_have_them_on_the_other_side_too() -> None:
+    peer, point = Peer(-1, -1, is_guarded=True), namedtuple("point", "x y")
+    back = peer.decode(peer.encode([point(1, [2])]))[0]
+    assert back == (1, [2]) and (back.x, back.y) == (1, [2]) and repr(back) == "point(x=1, y=[2])"
+
+
+def test_views_of_a_dict_equal_sets() -> None:
+    peer, table = Peer(-1, -1, is_guarded=True), {1: 2, 3: 4}
+    assert peer.decode(peer.encode(table.keys())) == {1, 3}
+    assert peer.decode(peer.encode(table.items())) == {(1, 2), (3, 4)}
+
+
+def test_what_a_call_returns_of_its_arguments_is_the_callers_own(tests) -> None:
+    peer, names = tests
+    names["f"] = lambda a, b: (b.append(3), b)[1]
+    a, b = [1], [2]
+    assert peer.ask("find", "f")(a, b) is b and b == [2, 3] and a == [1]
+
+
+def test_numbers_and_arrays_of_numpy_are_used_as_in_one_process(tests) -> None:
+    peer, names = tests
+    names["double"] = lambda x: x * 2
+    names["fill"] = lambda x: x.fill(7)
+    names["count"] = lambda: np.int64(2)
+    names["found"] = lambda: [np.bool_(True), (np.int8(3),)]
+    array = np.array([[1, 2], [3, 4]], dtype=np.float32)
+    back = peer.ask("find", "double")(array)
+    assert isinstance(back, np.ndarray) and back.dtype == np.float32 and (back == array * 2).all()
+    assert peer.ask("find", "fill")(array) is None and (array == 7).all()
+    assert peer.ask("find", "count")() == 2 and peer.ask("find", "found")() == [True, (3,)]
 
 
 def test_a_call_changes_what_it_was_given_as_it_does_in_one_process(tests) -> None:
