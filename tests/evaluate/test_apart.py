@@ -31,7 +31,7 @@ def test_it_loads_neither_torch_nor_anything_of_the_data() -> None:
     )
     assert ast.literal_eval(said.stdout) == [
         "etude", "etude.confine", "etude.confine.kernel", "etude.confine.landlock", "etude.confine.room", "etude.confine.seccomp", "etude.evaluate",
-        "etude.evaluate.apart", "etude.evaluate.sides", "etude.evaluate.wire",
+        "etude.evaluate.apart", "etude.evaluate.arrays", "etude.evaluate.sides", "etude.evaluate.wire",
     ]  # fmt: skip
 
 
