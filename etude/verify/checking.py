@@ -16,6 +16,7 @@ from etude.verify.rules.classification import check_classification
 from etude.verify.rules.code import check_code
 from etude.verify.rules.counting import check_counting
 from etude.verify.rules.dates import check_dates
+from etude.verify.rules.differences import check_differences
 from etude.verify.rules.encoding import check_encoding
 from etude.verify.rules.formulas import check_formulas
 from etude.verify.rules.grids import check_grids
@@ -32,6 +33,7 @@ from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_arithmetic,
+    check_differences,
     check_formulas,
     check_counting,
     check_tables,
@@ -52,6 +54,8 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_code,
     check_encoding,
 )
+_BESIDE = ("arithmetic", "total", "share", "change")  # rules whose figures stand side by side
+_BEFORE = 2  # lines that a cause stands before what rests on it
 _MOST_LISTED, _MOST_FINDINGS = 2_000, 5_000
 _ORDER = {CONTRADICTS: 0, UNSETTLED: 1, CONFIRMED: 2}
 
@@ -108,7 +112,9 @@ def check_document(document: Document) -> Checked:
             findings.setdefault((finding.rule, finding.line, finding.quoted, finding.why), finding)
             if len(findings) >= _MOST_FINDINGS:
                 break
-    kept = sorted(_told_once(findings.values()), key=lambda finding: (finding.line, _ORDER[finding.verdict]))
+    kept = sorted(
+        _told_once(_roots(findings.values())), key=lambda finding: (finding.line, _ORDER[finding.verdict])
+    )
     seen = {place for finding in kept for place in finding.examined}
     told = {finding.line for finding in kept}
     rest = [
@@ -124,6 +130,27 @@ def check_document(document: Document) -> Checked:
     figures = facts.figures + facts.unread_figures
     counted = sum(bool(sentence.figures) for sentence in facts.sentences)
     return Checked(document, kept, figures, min(len(seen), figures), counted, rest[:_MOST_LISTED])
+
+
+def _roots(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings without contradictions that rest on a figure which another one contradicts."""
+    listed = list(findings)
+    wrong = {
+        each.examined[0]: number for number, each in reversed(list(enumerate(listed)))
+        if each.verdict == CONTRADICTS and each.rule in _BESIDE and len(each.examined) > 1
+    }  # fmt: skip
+    told: set[frozenset[tuple[int, str]]] = set()
+    for number, each in enumerate(listed):
+        figures = frozenset(each.examined)
+        if each.verdict == CONTRADICTS and len(figures) > 1:
+            if figures in told:  # of the same figures, from another end
+                continue
+            told.add(figures)
+        causes = {wrong[place] for place in each.examined[1:] if place in wrong} - {number}
+        causes = {at for at in causes if abs(listed[at].line - each.line) <= _BEFORE}
+        is_mutual = any(set(listed[at].examined[1:]) & set(each.examined[:1]) for at in causes)
+        if each.verdict != CONTRADICTS or not causes or (is_mutual and number < min(causes)):
+            yield each
 
 
 def _told_once(findings: Iterable[Finding]) -> list[Finding]:

@@ -18,7 +18,14 @@ _COMPARED = re.compile(
 )  # fmt: skip
 
 
+_APART = (
+    "from",
+    "delta",
+    "operand",
+    "mark",
+)  # roles of figures that are no value of their quantity beside others
 _MOST_KEPT = 6  # three values, twice each
+_MOST_VALUES = 40  # of a name, that another figure is tried with
 _MANY = 1_500  # figures of a document of many trainings, such as a diary
 
 
@@ -27,7 +34,8 @@ class Fact:
     """A figure with its name, its place, and what it is of.
 
     scope   from the document down: sections, block, row or sentence
-    role    "plain", "from" or "to" (of a change), "other" (a plan, a mark, another time)
+    role    "plain", "from" or "to" (of a change), "delta" (the change), "operand" (of a product beside it),
+            "mark" (a place on the way), "other" (a plan, another time)
     label   the words that it was named by
     subject the column or row of a table that it is of, if several stand side by side
     """
@@ -44,6 +52,11 @@ class Fact:
     def value(self) -> float:
         """The value of its figure."""
         return self.figure.value
+
+    @property
+    def is_value(self) -> bool:
+        """True unless it is a change, the start of one, or a factor of a product."""
+        return self.role not in _APART
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +110,7 @@ class Facts:
     facts: list[Fact] = field(default_factory=list)
     figures: int = 0
     unread_figures: int = 0
+    has_blanks: bool = False
 
     @cached_property
     def by_name(self) -> dict[str, list[Fact]]:
@@ -115,6 +129,22 @@ class Facts:
     def raw(self) -> str:
         """The lines of the document as they stand, in lower case, at most a million characters of them."""
         return "\n".join(self.document.lines)[:1_000_000].lower()
+
+    @cached_property
+    def keeps_last(self) -> bool:
+        """True if the document says that the last, partial batch of an epoch is a step too."""
+        kept = (
+            r"drop_last\W{1,4}false|\blast,? (?:one|batch|smaller|partial|step)\b|\bpartial (?:one|batch)\b"
+        )
+        return re.search(kept, self.raw) is not None
+
+    @cached_property
+    def says_tied(self) -> bool | None:
+        """True or false where the document says if input and output embeddings are one, else None."""
+        if re.search(r"tie\w*embeddings?\W{1,4}false|\b(?:not|un)[ -]?tied", self.raw):
+            return False
+        found = re.search(r"tie\w*embeddings?\W{1,4}true|\btied\b|\bties\b|weight tying", self.raw)
+        return True if found else None
 
     def says(self, pattern: str) -> re.Match[str] | None:
         """The first place of the prose that fits a pattern, searched once for each pattern."""
@@ -156,7 +186,7 @@ class Facts:
         if there is but one value of it. Sections that stand side by side as versions, phases or models do
         not share facts.
         """
-        own = [each for name in names for each in self.beside(fact, name) if each.role != "from"]
+        own = [each for name in names for each in self.beside(fact, name) if each.is_value]
         if own:
             return _only(own)
         most, best = self._closest(fact, names)
@@ -167,6 +197,42 @@ class Facts:
             best = self._under(fact, names, ()) if self.figures < _MANY else []
         chosen = _only(best)
         return None if chosen is None or _are_apart(fact.scope, chosen.scope, most) else chosen
+
+    def shortly_before(self, fact: Fact, names: Sequence[str], most: int) -> list[Fact]:
+        """The values of these names in the sentences right before a fact's own, the nearest first."""
+        at = self._places.get(fact.scope)
+        if at is None:
+            return []
+        found = []
+        for one in reversed(self.before(self.sentences[at], most)):
+            found += [each for name in names for each in self._by_scope.get((name, one.scope), ())]
+        return [each for each in found if each.is_value]
+
+    def before(self, sentence: Sentence, most: int) -> list[Sentence]:
+        """The sentences under the same headings that stand right before one, at most so many."""
+        at, depth = self._places.get(sentence.scope, 0), _depth(sentence.scope)
+        return [
+            each
+            for each in self.sentences[max(0, at - most) : at]
+            if each.scope[:depth] == sentence.scope[:depth]
+        ]
+
+    def anywhere(self, fact: Fact, name: str) -> list[Fact]:
+        """The values of a name in the document, one fact of each, at most a few."""
+        return [each for each in self._values.get(name, ()) if each is not fact]
+
+    @cached_property
+    def _values(self) -> dict[str, list[Fact]]:
+        found: dict[str, dict[float, Fact]] = defaultdict(dict)
+        for fact in self.facts:
+            is_open = fact.role in ("plain", "to") or (fact.is_value and fact.scope in self._places)
+            if is_open and fact.figure.is_usable and len(found[fact.name]) < _MOST_VALUES:
+                found[fact.name].setdefault(fact.value, fact)
+        return {name: list(values.values()) for name, values in found.items()}
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, ...], int]:
+        return {sentence.scope: at for at, sentence in enumerate(self.sentences)}
 
     def _closest(self, fact: Fact, names: Sequence[str]) -> tuple[int, list[Fact]]:
         """(the length of the longest part of a place that settings of these names share, those settings)."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from etude.verify.facts import Cell, Fact, Facts, Sentence, Table
-from etude.verify.names import LOSSES, NAMES, name_of
+from etude.verify.names import LOSSES, METRICS, NAMES, name_of
 from etude.verify.naming import TOKENS, name_in
-from etude.verify.quantities import Figure, figures_of
+from etude.verify.quantities import Figure, figures_of, writes_blanks
 from etude.verify.ranges import exactly
-from etude.verify.reading import Block, Document
+from etude.verify.reading import MOST_LINE, Block, Document
 
 _MOST_FIGURES = 30_000
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\"'\[])|(?<=[a-z\d)]);\s+")
@@ -21,11 +21,11 @@ _OTHER = re.compile(
     r"|previous(?:ly)?|original(?:ly)?"
     r"|initial(?:ly)?|before|earlier|old|ran out|fall back|fell back|falling back|baseline"
     r"|(?:every|each|until|after|first|last)(?: \w+)?(?= (?=\W|$))|compared|versus|vs\.?|than|later"
-    r"|recommend\w*"
+    r"|recommend\w*|(?:did|does|do|was|were) not|didn't|doesn't"
     r"|attempt\w*|was tested|future|try|trial|version \d|v\d|phase|stage|resum\w+|estimate\w*"
     r"|forecast|crash\w*|out of memory|oom|paper|other|another|reduced|lowered|raised|changed"
     r"|switch\w*|limit|"
-    r"interval|window|subset|pilot|smoke)\b", re.I,
+    r"interval|variant|window|subset|pilot|smoke)\b", re.I,
 )  # fmt: skip
 _MARK = re.compile(
     r"(?:\b(?:at|after|by|until|from|to|step|steps|every|each|within|in|first|last|of|past|around"
@@ -37,7 +37,24 @@ _CHANGE = re.compile(
 )
 
 
-_NUMBERED = re.compile(r"(?:^|[^\w])(?:steps?|epochs?) $", re.I)  # epoch 3 is one of them
+# A figure that is the difference of two, and one that is multiplied where it stands.
+DIFFERS = re.compile(
+    r"(?:\bby|\bminus|\bplus|\b(?:fall|drop|rise|gain|plus|difference|gap|lead|improvement|increase|decrease"
+    r"|reduction|margin|growth) (?:of|is|was))\s+(?:about |another |only |a further |just |roughly |some )?$"
+    r"|\banother $|[±Δ] ?$", re.I
+)  # fmt: skip
+DIFFERS_BY = re.compile(
+    r"(?: (?:[Nn]ats?|[Bb]its?|points?))? (?:apart|ahead|behind|higher|lower|better|worse|more|less"
+    r"|fewer|faster"
+    r"|slower|larger|smaller|(?:under|over|above|below) (?:[A-Z]|the (?:first|base|other|old|previous)))\b"
+)  # fmt: skip
+_TIMES_NEXT = re.compile(r"\s?[x×*·]\s?[\d(]")
+_TIMES_LAST = re.compile(r"\s?\)?\s?[x×*·]\s?\(?")
+_AT_STEP = re.compile(r"\b(?:at|after|by|\() ?steps? [\d,]+\)?[^.;]{0,40}$|\bhalf ?way\b[^.;]{0,60}$", re.I)
+_NUMBERED = re.compile(
+    r"(?:^|[^\w])(?:(?:steps?|epochs?) |epoch=|step=)$|\w (?:epoch|step): ?$", re.I
+)  # epoch 3 is one of them
+_DATA = re.compile(r"^# .{0,25}\b(?:data|dataset|corpus|collection)\b", re.I)
 _ROW_OF = re.compile(r"\s*(step|epoch)[ -]?\d[\d,]*k?\s*$", re.I)
 _RESULTS = re.compile(
     r"\bresults?\b[^.]{0,40}\b(?:evaluation|validation|held-out|dev|test) (?:set|split|data)\b"
@@ -58,6 +75,7 @@ _COUNTED = re.compile(
 def find_facts(document: Document) -> Facts:
     """The sentences, tables and named figures of a document."""
     facts, intro = Facts(document), ""
+    facts.has_blanks = any(writes_blanks(line) for line in document.lines if len(line) <= MOST_LINE)
     for number, block in enumerate(document.blocks):
         if facts.figures > _MOST_FIGURES:
             text = " ".join(" ".join(row) for row in block.rows) or block.text
@@ -83,7 +101,7 @@ def _of_evaluation(fact: Fact) -> Fact:
 
 def _read_sentences(facts: Facts, block: Block, scope: tuple[str, ...]) -> None:
     for number, (start, text) in enumerate(_sentences(block)):
-        figures = tuple(figures_of(text))
+        figures = tuple(figures_of(text, has_blanks=facts.has_blanks))
         own = (*scope, f"sentence {number}")
         sentence = Sentence(text, block.line_at(start), own, figures, block, start)
         facts.sentences.append(sentence)
@@ -115,8 +133,12 @@ def _facts_of(sentence: Sentence) -> Iterator[Fact]:
             name, label = "devices", "GPUs"
         if is_to and name is None and last:
             name, label = last
+        if name == "epochs" and label.lower().startswith("pass") and at and last is None:
+            yield from _passed(sentence, figures[at - 1], before)
         role = _role(text, figure, before, after, name, is_to=is_to)
         last = (name, label) if name else None
+        if name == "tokens" and any(_DATA.search(part) for part in sentence.scope if part.startswith("# ")):
+            name = "corpus_tokens"
         if name:
             yield Fact(name, figure, sentence.line_of(figure), sentence.scope, role, label)
     for match in _COUNTED.finditer(text):
@@ -132,6 +154,13 @@ def _facts_of(sentence: Sentence) -> Iterator[Fact]:
         )
 
 
+def _passed(sentence: Sentence, figure: Figure, gap: str) -> Iterator[Fact]:
+    """The tokens of `so 79.4M is 2.6 passes`."""
+    is_count = figure.unit == "" and figure.value >= 1e5
+    if is_count and re.fullmatch(r"\s(?:is|are|makes?|means?|was|were)\s(?:about )?", gap):
+        yield Fact("tokens", figure, sentence.line_of(figure), sentence.scope, "plain", "tokens")
+
+
 def _counted(match: re.Match[str], count: float) -> Figure:
     """The figure of a number in words."""
     return Figure(
@@ -141,10 +170,16 @@ def _counted(match: re.Match[str], count: float) -> Figure:
 
 
 def _role(text: str, figure: Figure, before: str, after: str, name: str | None, *, is_to: bool) -> str:
+    if DIFFERS.search(before) or DIFFERS_BY.match(after) or (name in METRICS and figure.text[0] in "+-−"):
+        return "delta"
+    if _TIMES_NEXT.match(text, figure.end) or _TIMES_LAST.fullmatch(before):
+        return "operand"
     if is_to:
         return "to"
+    if name == "learning_rate" and _AT_STEP.search(text, max(0, figure.start - 80), figure.start):
+        return "mark"
     if name in ("steps", "epochs") and _NUMBERED.search(before):
-        return "other"
+        return "mark"
     if re.search(r"[\[{][^\[\]{}]{0,200}$", text[max(0, figure.start - 200) : figure.start]):
         return "other"  # one of a list of choices
     if re.match(r"\s*(?:->|→|=>|\bto\b\s)", after) or re.search(r"\bfrom\s+(?:about )?$", before, re.I):
@@ -154,17 +189,17 @@ def _role(text: str, figure: Figure, before: str, after: str, name: str | None, 
         and _MARK.search(before)
         and not re.search(r"\b(?:for|in|of)\s+$", before)
     ):
-        return "other"
+        return "mark"
     if name in ("steps", "epochs", "tokens") and re.search(
         r"\b(?:first|last|every|step|epoch|of)\s+$", before, re.I
     ):
-        return "other"
+        return "mark"
     if (
         name in ("steps", "epochs")
         and re.match(r"\s*(?:of|/)\s*\d?", after)
         and not re.match(r"\s*of (?:train|batch)", after)
     ):
-        return "other"
+        return "mark"
     window = text[max(0, figure.start - 60) : figure.start] + " " + text[figure.end : figure.end + 25]
     return "other" if name not in LOSSES and _OTHER.search(_clause(window, figure, text)) else "plain"
 
@@ -182,7 +217,7 @@ def _read_table(facts: Facts, block: Block, scope: tuple[str, ...]) -> None:
     for line, cells in zip(block.lines[1:], body):
         made = []
         for text in cells:
-            figures = figures_of(text)
+            figures = figures_of(text, has_blanks=facts.has_blanks)
             facts.figures += len(figures)
             made.append(Cell(text, figures[0] if len(figures) == 1 or _leads(text, figures) else None, line))
         rows.append(tuple(made))
@@ -199,7 +234,7 @@ def _read_table(facts: Facts, block: Block, scope: tuple[str, ...]) -> None:
     facts.facts += _facts_of_table(table)
     for row, line in zip(body, block.lines[1:]):
         for text in row:
-            several = tuple(figures_of(text))
+            several = tuple(figures_of(text, has_blanks=facts.has_blanks))
             if len(several) > 1:
                 inner = Sentence(
                     text, line, (*scope, f"row {line}"), several, Block("item", text, (), (0,), (line,)), 0
@@ -228,8 +263,13 @@ def _name_of_column(header: Sequence[str], rows: Sequence[Sequence[Cell]], at: i
 
 
 def _name_of_row(row: Sequence[Cell]) -> str | None:
-    units = [cell.figure.unit for cell in row[1:] if cell.figure]
-    return name_of(row[0].text, units[0]) if row and units else None
+    """The name of a row of settings, from its first cell or another of words before its figure."""
+    at = next((at for at, cell in enumerate(row) if at and cell.figure), 0)
+    if not at:
+        return None
+    unit = row[at].figure.unit if row[at].figure else ""  # type: ignore[union-attr]
+    labels = [cell.text for cell in row[:at] if not cell.figure]
+    return next((name for label in labels if (name := name_of(label, unit))), None)
 
 
 def _facts_of_table(table: Table) -> Iterator[Fact]:
@@ -239,6 +279,8 @@ def _facts_of_table(table: Table) -> Iterator[Fact]:
         for at, cell in enumerate(row[: len(table.header)]):
             name = table.names[at] if table.by_row else table.names[number] if at else None
             if at and _CHANGE.match(table.header[at]):
+                continue
+            if not table.by_row and _is_of_a_part(name, table.header[at] if at else ""):
                 continue
             if name is None or cell.figure is None or cell.figure.unit not in (*NAMES[name].units, ""):
                 continue
@@ -250,6 +292,12 @@ def _facts_of_table(table: Table) -> Iterator[Fact]:
             label = table.header[at] if table.by_row else row[0].text
             owner = subject if role == "other" else ""
             yield Fact(name, cell.figure, cell.line, scope, role, label=label, subject=owner)
+
+
+def _is_of_a_part(name: str | None, heading: str) -> bool:
+    """True of `Blocks` in a column of parameters: the heading says another quantity than the row."""
+    own = name_of(heading, "any") if name else None
+    return own is not None and name is not None and own != name and not name.endswith(f"_{own}")
 
 
 def _is_several(table: Table) -> bool:

@@ -49,7 +49,7 @@ NAMES: dict[str, Name] = {
     ),
     "step_seconds": Name(
         rf"(?:time|seconds|sec|s|duration)?{_PER}(?:training |optimizer )?(?:step|it|iteration"
-        r"|batch)(?![a-z])(?! per)|step time|time (?:of|for) (?:a|one|each) step", _TIME, noun=True,
+        r"|batch)(?![a-z])(?! per| of| size)|step time|time (?:of|for) (?:a|one|each) step", _TIME, noun=True,
     ),
     "epoch_seconds": Name(
         rf"(?:time|seconds|minutes|hours|duration)?{_PER}epoch(?![a-z])|epoch (?:time|duration)|time (?:of"
@@ -104,11 +104,12 @@ NAMES: dict[str, Name] = {
     "recall": Name(r"(?:macro )?recall", ("%", "")),
     "bleu": Name(r"(?:sacre|code)?bleu(?:[ -]?4)?(?:[ _]score)?"),
     "pass_at": Name(r"pass@\d+|humaneval|mbpp", ("%", "")),
-    "vocab_size": Name(rf"vocab(?:ulary)?{_SIZE}", noun=True, setting=True),
+    "vocab_size": Name(rf"vocab(?:ulary)?{_SIZE}|(?:bpe |subword |word)?pieces", noun=True, setting=True),
     "seq_len": Name(
         r"(?:context|sequence|seq|max(?:imum)?|block|input)(?:[ _-]?(?:seq\w*|token))?[ _-]?(?:length|len"
         r"|window|size)(?![a-z])|(?:sequences|rows|chunks|windows|blocks) of|context(?: of)?(?![ -]window"
-        rf"|[ -]length|[a-z])|n_ctx|n_positions|cutoff_len|tokens{_PER}(?:sequence|sample|example|row"
+        rf"|[ -]length|[a-z])|n_ctx|n_positions|max_position_embeddings|cutoff_len"
+        rf"|tokens{_PER}(?:sequence|sample|example|row"
         r"|window)(?![a-z])|token[ -](?:context|sequence|window|block|sample)s?", noun=True, setting=True,
     ),
     "width": Name(
@@ -128,7 +129,8 @@ NAMES: dict[str, Name] = {
         r"(?:attention |query )?heads|n_head|num_attention_heads|attention[ _]heads", noun=True, setting=True,
     ),
     "layers": Name(
-        r"(?:transformer |decoder |encoder |hidden )?(?:layers?|blocks)(?![a-z])|n_layer|num_hidden_layers"
+        r"(?:transformer |decoder |encoder |hidden )?(?:layers?|blocks)(?![a-z])(?! of (?:\d|$))|n_layer"
+        r"|num_hidden_layers"
         r"|num_layers|depth", noun=True, setting=True,
     ),
     "embedding_parameters": Name(
@@ -140,6 +142,7 @@ NAMES: dict[str, Name] = {
         r"(?:trainable|share|fraction|percent\w*|ratio)(?: (?:of )?(?:trainable|share|fraction|ratio"
         r"|percent\w*|param\w*))*(?: ?[%(%)]+)?", ("%",), noun=True,
     ),
+    "frozen_parameters": Name(r"(?:non-?trainable|frozen)(?:[ _]param(?:eter)?s)?", noun=True),
     "trainable_parameters": Name(
         r"trainable(?:[ _]?(?:model )?param(?:eter)?s)?|(?:lora|adapter) param(?:eter)?s", noun=True,
     ),
@@ -163,6 +166,9 @@ NAMES: dict[str, Name] = {
         r"|num examples|(?:for|to) train(?:ing)?(?![a-z])", noun=True,
     ),
     "duplicates": Name(r"(?:near-)?duplicat\w+", ("", "%"), noun=True),
+    "samples_seen": Name(
+        r"(?:samples|examples|rows|pairs|sequences) (?:passed through|seen|processed|trained on)", noun=True,
+    ),
     "samples": Name(
         r"(?:total )?(?:samples|examples|rows|instances|pairs|dataset(?: size)?|data(?:set)? size"
         r"|num_samples)(?![a-z])", noun=True,
@@ -174,9 +180,10 @@ NAMES: dict[str, Name] = {
     "evaluations": Name(r"evaluations(?! (?:in an?|per|each|a|for) )", noun=True),
     "checkpoints": Name(r"checkpoints", noun=True),
     "best_epoch": Name(r"best epoch"),
-    "best_step": Name(r"best step"),
+    "best_step": Name(r"best[ _](?:global[ _])?step"),
     "epochs": Name(
-        r"(?:num[ _](?:train[ _])?|total |training |number of )?epochs?(?![a-z])", noun=True, setting=True,
+        r"(?:num[ _](?:train[ _])?|total |training |number of )?epochs?(?![a-z])|passes(?! (?:the"
+        r"|at))", noun=True, setting=True,
     ),
     "max_steps": Name(
         r"max[ _]steps|total[ _](?:training |optimi[sz]\w+ )?steps"
@@ -231,7 +238,9 @@ LOSSES = {"loss", "train_loss", "validation_loss"}
 SCORES = {"accuracy", "f1", "bleu", "pass_at", "recall", "precision"}
 METRICS = LOSSES | SCORES | {"perplexity", "validation_perplexity", "train_perplexity"}
 _LONGEST = 90
-_COMPILED = {name: re.compile(rf"(?<![a-z0-9])(?:{each.words})", re.I) for name, each in NAMES.items()}
+_COMPILED = {
+    name: re.compile(rf"(?<![a-z0-9])(?<!per[ _])(?:{each.words})", re.I) for name, each in NAMES.items()
+}
 _CONNECTING = _set(
     """
     a about add adds altogether another approximately are around as at average be became becomes been
@@ -251,6 +260,12 @@ _ADJECTIVES = _set(
     trainable training transformer unique unlabelled update warm-up warmup
     """
 )
+_IN_KEYS = _set(
+    """
+    a at best base config data default final first for global in last learning limit lora max model n num
+    number of optimizer p rate run samples sequences size start stage the total train trainer training value
+    """
+)
 # Words that part a number from the noun behind it; others describe the noun.
 _PARTING = _set(
     """
@@ -260,6 +275,7 @@ _PARTING = _set(
     training-free unique unseen using validation was we were when where which while with words
     """
 )
+_VARIANT = re.compile(r"(?:no|without|w/o|with|half)\b", re.I)  # a row of an ablation
 _WORD = re.compile(r"[A-Za-z][\w'-]*")
 
 
@@ -275,11 +291,23 @@ class Found(NamedTuple):
 def name_of(label: str, unit: str = "") -> str | None:
     """The quantity that a label of a table or a key stands for, if its words are nearly all of it."""
     text = " ".join(label[:_LONGEST].split())
-    found = max(_find(text, unit), key=lambda each: each.end - each.start, default=None)
+    if _VARIANT.match(text):
+        return None
+    found = max(_find(text, unit), key=lambda each: (each.end - each.start, -each.start), default=None)
     if found is None:
         return None
     rest = re.sub(r"\([^()]*\)|\[[^\[\]]*\]", " ", text[: found.start] + " " + text[found.end :])
     return found.name if len(_WORD.findall(rest)) <= 3 else None
+
+
+@lru_cache(maxsize=5_000)
+def name_of_key(key: str, unit: str) -> Found | None:
+    """The quantity of a key such as `max_train_steps`; None if it has a word that says something else."""
+    found = max(_find(key, unit), key=lambda each: (each.end - each.start, -each.start), default=None)
+    if found is None:
+        return None
+    rest = re.findall(r"[a-z]+", f"{key[: found.start]} {key[found.end :]}".lower())
+    return found if set(rest) <= _IN_KEYS else None
 
 
 @lru_cache(maxsize=20_000)
@@ -288,9 +316,9 @@ def name_before(text: str, unit: str) -> Found | None:
     text = text[-_LONGEST:]
     best: Found | None = None
     for found in _find(text, unit):
-        gap = re.sub(r"^\)|^ \([A-Z]{2,8}\)|\bin (?:all|total)\b", "", text[found.end :])
+        gap = re.sub(r"^\)(?=\W*$)|^ \([A-Z]{2,8}\)|\bin (?:all|total)\b", "", text[found.end :])
         words = [word.lower() for word in _WORD.findall(gap)]
-        if re.search(r"[.;,|)]\s|\d", gap) or len(words) > 5 or not set(words) <= _CONNECTING:
+        if re.search(r"[.;,|)]\s|(?<![A-Za-z-])\d", gap) or len(words) > 5 or not set(words) <= _CONNECTING:
             continue
         if best is None or (found.end, -found.start) > (best.end, -best.start):
             best = found

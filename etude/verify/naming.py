@@ -2,7 +2,7 @@
 
 import re
 
-from etude.verify.names import bytes_in, metrics_in, name_after, name_before
+from etude.verify.names import bytes_in, metrics_in, name_after, name_before, name_of_key
 from etude.verify.quantities import Figure
 
 TOKENS = re.compile(r"\s*(?:tokens|tok\b)", re.I)
@@ -43,9 +43,22 @@ _WARMING = re.compile(
     r"[^.;]{0,40}\b(?:for|over|during|in|of|within) (?:the )?(?:first )?$", re.I
 )  # fmt: skip
 _CORPUS = re.compile(
-    r"\b(?:data|dataset|corpus|training set|split|files?|documents?)\b[^.;,]{0,30}"
-    r"\b(?:has|have|had|holds?|contains?|is|are|comprises?)\s+(?:about )?$", re.I
+    r"\b(?:data|dataset|corpus|collection|training set|split|files?|documents?)\b[^.;,]{0,30}"
+    r"\b(?:has|have|had|holds?|contains?|counts?|is|are|comprises?)\s+(?:about )?$", re.I
 )  # fmt: skip
+_OF_STEP = ("batch", "global_batch", "seq_len")
+_THAT_IS = re.compile(
+    r"[^.;]{0,30}(?:,? which (?:is|makes|are)|\bso|\bor|i\.e\.|=|\(|\bmakes)\s*(?:about )?", re.I
+)
+_KEY = re.compile(r"[\"']?([A-Za-z]\w*(?:[_.]\w+)*)[\"']?\s?[:=]\s*[\"']?")
+_ADAPTER = re.compile(r"\s*(?:the |our |an? |each )?(?:lora |rank-\d+ )?adapters?\b", re.I)
+_RATE = re.compile(r"\b(?:(?:(peak|max)|(floor|min)|rate|lr)\b)[^.;\d]{0,14}$", re.I)
+_LAST_ONE = re.compile(r"\blast (?:one|batch|step)\b[^.;]{0,25}$", re.I)
+_LAST_ONE_AFTER = re.compile(r" \w+ (?:in|for) the last\b", re.I)
+_PURPOSE = re.compile(
+    r" \w+ (?:(?:are |were )?(?:for|to) (?:train(?:ing)?\b|(valid\w+|test(?:ing)?\b|evaluat\w+))|(held out))",
+    re.I,
+)
 _STEPS_OF = re.compile(r"\b(?:steps|batches|updates|iterations) of (?:each )?$", re.I)
 _PART = (
     r"\b(?:the|its|this|each|every|our|an?) (?:(?!with|and|of|has|have|uses|ties|without|model)\w+ ){{0,2}}"
@@ -61,6 +74,7 @@ _MODEL = re.compile(
     r"[ -](?:(?:dense|causal|base|chat|code|language|decoder-only|instruction-tuned|open|small|large) ){0,2}"
     r"(?:model|decoder|transformer|encoder|network|llm|lm|gpt|llama|checkpoint)s?\b(?! tokens)", re.I
 )  # fmt: skip
+_RESULT = re.compile(r"[A-Za-z)] ?[/x×*+] ?[A-Za-z(][\w ]{0,20} ?=\s*$")  # alpha / rank = 2
 # What may follow the value of a metric, and the words before a difference of two.
 _VALUE_ENDS = re.compile(r"\s*(?:$|[,.;:)(]|(?:at|on|in|after|and|while|by|for|when|from|to|again|is|was)\b)")
 _DIFFERENCE = re.compile(
@@ -77,14 +91,38 @@ def name_in(
 
     before, after  the words up to the figures on its two sides; last  the name of the figure before it
     """
+    if re.search(r"[:=]\s*$", before):
+        outside = re.sub(r"\([^()]*\)", lambda match: " " * len(match[0]), before)
+        before = outside if name_before(outside, figure.unit) else before
+    if key := _KEY.fullmatch(text[: figure.start]):
+        named = name_of_key(key[1], figure.unit)
+        name, label = (named.name, key[1]) if named else _name_of_rate(key[1], figure)
+        if name or re.search(r"[_.]", key[1]):
+            return name, label
+    if _RESULT.search(before):
+        return None, ""
     name, label = _name(before, after, figure)
+    if name == "tokens" and last and last[0] in _OF_STEP and _THAT_IS.fullmatch(before):
+        return "tokens_per_step", "tokens a step"
     if name == "steps" and (kind := _EVERY.search(text, max(0, figure.start - 60), figure.start)):
         return ("eval_steps" if kind[1].lower().startswith(("ev", "va")) else "save_steps"), "every"
     if figure.unit == "%" and last and last[0] == "trainable_parameters" and before.strip() == "(":
         return "trainable_share", "trainable"
     if figure.unit == "%" and _OF_TRAINING.match(text, figure.end) and _WARMS.search(text):
         return "warmup_ratio", "share of the training"
+    if name == "parameters" and _ADAPTER.match(text) and "." not in text[: figure.start]:
+        return "trainable_parameters", "adapter parameters"
+    if name == "trainable_share" and not re.search(
+        "trainable|param|adapter", label + text[: figure.start], re.I
+    ):
+        return None, ""
     return (name, label) if name else _subject(text, figure)
+
+
+def _name_of_rate(key: str, figure: Figure) -> tuple[str | None, str]:
+    """A rate of learning by a key such as `peak`, if its figure is printed as one."""
+    rate = _RATE.search(key) if 0 < figure.value < 0.02 and "e-" in figure.text else None
+    return (("min_learning_rate" if rate[2] else "learning_rate"), key) if rate else (None, "")
 
 
 def _subject(text: str, figure: Figure) -> tuple[str | None, str]:
@@ -98,8 +136,15 @@ def _subject(text: str, figure: Figure) -> tuple[str | None, str]:
     if _DIFFERENCE.search(text[max(0, figure.start - 40) : figure.start]):
         return None, ""
     found = metrics_in(text[:600], figure.unit)
-    before = [each for each in found if each.end <= figure.start]
-    chosen = before[-1] if before else found[0] if len({each.name for each in found}) == 1 else None
+    closed = [(match.start(), match.end()) for match in re.finditer(r"\([^()]*\)", text[: figure.start])]
+    before = [
+        each for each in found
+        if each.end <= figure.start and not any(start < each.start < end for start, end in closed)
+    ]  # fmt: skip
+    behind = [each for each in found if not re.match(r"\W{0,3}(?:of |was |is )?\d", text[each.end :])]
+    chosen = (
+        before[-1] if before else behind[0] if len({each.name for each in found}) == 1 and behind else None
+    )
     if chosen is None or re.search(r"[;.] ", text[chosen.end : figure.start]):
         return None, ""
     return chosen.name, text[chosen.start : chosen.end]
@@ -145,14 +190,26 @@ def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
 
 def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | None, str] | None:
     """The name of a figure whose noun alone says another thing: `steps of 32 samples` is a batch."""
+    if 0 < figure.value < 0.02 and "e-" in figure.text and (rate := _RATE.search(before)):
+        return ("min_learning_rate", "least rate") if rate[2] else ("learning_rate", "rate")
+    if figure.unit == "" and re.search(r"\bvocab(?:ulary)?[_ ]?(?:size)?\b[^.;]{0,20}\bto $", before, re.I):
+        return "vocab_size", "vocabulary"
+    if figure.unit == "" and re.search(r"\btrainable (?:out )?of $", before, re.I):
+        return "parameters", "of all"
     if figure.unit == "flops" and not name:
         return "flops", "speed"
     if figure.unit == "bytes" and (
         held := re.match(r" (?:for|of|in) (?:the |its )?(weights|gradients)\b", after)
     ):
         return _HOLDER[held[1]], held[1]
-    if name in ("samples", "train_samples", "validation_samples") and figure.value != int(figure.value):
+    if name in ("samples", "train_samples", "validation_samples") and (
+        figure.value != int(figure.value) or _LAST_ONE.search(before) or _LAST_ONE_AFTER.match(after)
+    ):
         return None, ""
+    if name == "samples" and (purpose := _PURPOSE.match(after)):
+        return f"{'validation' if purpose[1] or purpose[2] else 'train'}_samples", purpose[0].strip()
+    if figure.unit == "s" and re.match(r" (?:of|in) (?:pure )?training\b", after):
+        return "total_seconds", "training"
     if name == "tokens" and _ONE_STEP.search(before):
         return "tokens_per_step", "tokens a step"
     if figure.unit == "s" and (each := _EACH_TOOK.search(before)):
@@ -175,16 +232,16 @@ def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | 
         return "batch", "samples a step"
     if name == "tokens" and _STEPS_OF.search(before):
         return "tokens_per_step", "tokens a step"
-    if name == "tokens" and re.search(r"\b(?:samples|examples|documents) of $", before, re.I):
+    if name == "tokens" and (
+        re.search(r"\b(?:samples|examples|documents) of $", before, re.I)
+        or re.match(r" tokens each\b", after)
+    ):
         return "seq_len", "length"
+    of_embedding = re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I) or _EMBEDDING.search(before)
     if name == "tokens" and _CORPUS.search(before):
         return "corpus_tokens", "tokens of the data"
-    if name == "parameters" and re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I):
-        return "embedding_parameters", "embeddings"
-    if name == "parameters" and _EMBEDDING.search(before):
-        return "embedding_parameters", "embedding"
-    if name == "parameters" and _OTHER_PART.search(before):
-        return None, ""
+    if name == "parameters" and (of_embedding or _OTHER_PART.search(before)):
+        return ("embedding_parameters", "embedding") if of_embedding else (None, "")
     if name in ("steps", "max_steps") and figure.value != int(figure.value):
         return None, ""
     if not name and figure.text[-1:] in "MB" and figure.unit == "" and _MODEL.match(after):

@@ -22,6 +22,8 @@ _LINK = re.compile(
     r"https?://\S+|arXiv:\S+"
     r"|(?<!\S)\S{1,150}?\.(?:py|json|md|txt|yaml|toml|csv|safetensors|pt|bin)(?::\d+)?\b"
 )
+_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?: \d{3})+(?![\w,.]\d|\d|[A-Za-z])")
+_THREE_GROUPS = re.compile(r"(?<!\d )(?<![\w.,])[1-9]\d{0,2} \d{3} \d{3}(?! ?\d|[.,]\d)")
 _CLOCK = re.compile(r"(?<![\w:.])(\d{1,3}):(\d{2})(?::(\d{2}))?(?![\d:])")
 _LONG = re.compile(
     r"(?<![\w.,])(?:(\d+) ?(?:d|days?),? )?(?:(\d+) ?(?:h|hrs?|hours?),?(?: and)? ?)?"
@@ -101,18 +103,30 @@ class Figure:
         return self.hedge not in ("bound", "range")
 
 
-def figures_of(text: str) -> list[Figure]:
-    """The figures of a line or paragraph in order; dates, links, versions and names are none."""
+def figures_of(text: str, *, has_blanks: bool = False) -> list[Figure]:
+    """The figures of a line or paragraph in order; dates, links, versions and names are none.
+
+    has_blanks  true of a document that writes groups of three digits with blanks: 1 234 567
+    """
     found: list[Figure] = []
     if not re.search(r"\d", text):
         return found
     hidden = re.sub(r"(?<=\d)x(?=\d)", "×", _hide(text))
+    if has_blanks:
+        hidden = _GROUPS.sub(lambda match: match[0].replace(" ", ","), hidden)
     for figure in _durations(hidden):
         found.append(figure)
         hidden = hidden[: figure.start] + "\x00" * (figure.end - figure.start) + hidden[figure.end :]
     found += [made for match in _NUMBER.finditer(hidden) if (made := _figure(hidden, match))]
     found.sort(key=lambda figure: figure.start)
+    if has_blanks:
+        found = [replace(each, text=text[each.start : each.end].strip()) for each in found]
     return _ranges(hidden, found)
+
+
+def writes_blanks(text: str) -> bool:
+    """True if a text writes groups of three digits with blanks between them."""
+    return bool(_THREE_GROUPS.search(text))
 
 
 def dates_in(text: str) -> list[tuple[str, int]]:

@@ -20,10 +20,12 @@ _HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"^(\s*)(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?")
 _RULE = re.compile(r"^\s*\|?[\s:|-]*-[\s:|-]*$")
 _ASSIGNMENT = re.compile(r"^[\s{,]*[\"']?([A-Za-z_][\w .\-/]{0,60}?)[\"']?\s*[:=]\s*(\S.*)$")
+_OPENED = re.compile(r"^( {0,40})[\"']?([A-Za-z_][\w.-]{0,60})[\"']?\s*:\s*\{?\s*$")
 _PYTHON = ("python", "py", "python3", "ipython")
 _RECORD = re.compile(
     r"[\"']?([A-Za-z_][\w./-]{0,40}(?: "
-    r"[A-Za-z]{1,12})?)[\"']?\s*[:=]\s*[\"']?(-?\d[\d.,]*(?:e[-+]?\d+)?%?s?)(?=[\s\"',;|})\]]|$)"
+    r"[A-Za-z]{1,12})?)[\"']?\s*[:=]\s*[\"']?(-?\d[\d.,]*(?:e[-+]?\d+)?%?s?)"
+    r"(?=[\s\"',;|})\]]|$)(?!\s?[x×*/+=])"
 )
 # Names and values with blanks between them, of these names only: step 100 loss 5.12 lr 3e-4
 _WORDED = re.compile(
@@ -32,6 +34,9 @@ _WORDED = re.compile(
     r"|elapsed|tokens))"
     r"\s+(-?\d[\d.,]*(?:e[-+]?\d+)?%?(?:ms|s)?)(?=[\s,;|)\]/:]|$)", re.I
 )  # fmt: skip
+
+
+_BAR = re.compile(r"\s*Epoch \d+: 100%\|[^|]{0,40}\| (\d{1,9})/\1 ")
 
 
 @dataclass(frozen=True)
@@ -243,30 +248,40 @@ def _code_blocks(lines: list[str], first: int, language: str, section: tuple[str
 
 def _plain_blocks(lines: list[str], numbers: Iterable[int], section: tuple[str, ...]) -> Iterator[Block]:
     """Lines of a log or a configuration: records with several named figures as tables, others one by one."""
-    tables: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
+    tables: dict[tuple[Any, ...], list[tuple[int, dict[str, str]]]] = {}
     inner: tuple[str, ...] = ()
+    path: list[tuple[int, str]] = []
     for number, line in zip(numbers, lines):
         stripped = line.strip()
-        if pairs := _pairs(line):
-            tables.setdefault(tuple(sorted(pairs)), []).append((number, pairs))
-            continue
-        if tables and stripped:
-            yield from (_records(records, section + inner) for records in tables.values())
-            tables = {}
+        value, _, comment = line.partition("#") if stripped.startswith("#") else line.partition(" #")
+        if pairs := _pairs(value) or (_pairs(comment) if not value.strip() else {}):
+            tables.setdefault((inner, *sorted(pairs)), []).append((number, pairs))
+            value, comment = "", comment if value.strip() else ""
         if head := re.fullmatch(r"\[{1,2}([\w.\- ]{1,80})\]{1,2}", stripped):
-            inner = (head[1],)
-        elif found := _ASSIGNMENT.match(line.split(" #")[0]):
+            inner, path = (head[1],), []
+            continue
+        if opened := _OPENED.match(value):
+            indent = len(opened[1])
+            path = [*(each for each in path if each[0] < indent), (indent, opened[2])]
+            continue
+        if found := _ASSIGNMENT.match(value):
             text = f"{found[1]}: {found[2].strip().rstrip(',').strip(chr(34) + chr(39))}"
-            yield Block("item", text, section + inner, (0,), (number,))
-        elif stripped and stripped[0] not in "#;{}[]":
-            yield Block("prose", plain(stripped), section + inner, (0,), (number,))
-    yield from (_records(records, section + inner) for records in tables.values())
+            indent = len(value) - len(value.lstrip())
+            path = [each for each in path if each[0] < indent]
+            yield Block("item", text, (*section, *inner, *(key for _, key in path)), (0,), (number,))
+        elif value.strip() and stripped[0] not in ";{}[]":
+            yield Block("prose", plain(value.strip()), section + inner, (0,), (number,))
+        if comment.strip():
+            yield Block("prose", plain(comment.strip("# ")), section + inner, (0,), (number,))
+    yield from (_records(records, section + key[0]) for key, records in tables.items())
 
 
 def _pairs(line: str) -> dict[str, str]:
     """The named figures of a line of a log, if there are several; none of a sentence."""
     pairs = {name.strip(): value.rstrip(",") for name, value in _RECORD.findall(line)}
     worded = {name: value.rstrip(",") for name, value in _WORDED.findall(line)}
+    if bar := _BAR.match(line):
+        worded["steps_per_epoch"] = bar[1]
     if len(pairs) >= 2:
         return {name: value for name, value in worded.items() if name not in pairs} | pairs
     every = worded | pairs

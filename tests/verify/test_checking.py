@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.verify_documents import count
 from etude.verify.checking import check_path
 from etude.verify.verdicts import CONTRADICTS, UNSETTLED
 from tests.verify.checked import check
@@ -27,6 +28,12 @@ def test_each_planted_fault_is_found_and_nothing_true_is_contradicted(path: Path
     ]  # fmt: skip
     false = [line for line in told[CONTRADICTS] if not any(text in line for text in wanted[CONTRADICTS])]
     assert (missed, false) == ([], [])
+
+
+@pytest.mark.parametrize(("folder", "missed"), [("opened_first", 1), ("opened_second", 0)])
+def test_what_other_writers_planted_is_found_and_nothing_else(folder: str, missed: int) -> None:
+    counts = count(FOLDER / folder)
+    assert (counts["planted"] - counts["found"], counts["false"]) == (missed, 0)
 
 
 def test_what_no_rule_looked_at_is_counted_and_listed() -> None:

@@ -27,8 +27,12 @@ def test_a_place_in_a_paragraph_is_a_line_of_the_file() -> None:
 def test_front_matter_logs_and_configurations_are_keys_with_values(tmp_path: Path) -> None:
     assert blocks("---\nepochs: 3\n---\ntext")[0] == ("item", "epochs: 3", 2)
     (tmp_path / "a.toml").write_text("[train]\nsteps = 10  # few\n")
-    (block,) = read_document(tmp_path / "a.toml").blocks
+    block, comment = read_document(tmp_path / "a.toml").blocks
     assert (block.text, block.section, block.lines) == ("steps: 10", ("train",), (2,))
+    assert (comment.kind, comment.text, comment.lines) == ("prose", "few", (2,))
+    (tmp_path / "a.yaml").write_text("model:\n  heads: 8\ntrain:\n  steps: 10\nseed: 1\n")
+    found = [(each.text, each.section) for each in read_document(tmp_path / "a.yaml").blocks]
+    assert found == [("heads: 8", ("model",)), ("steps: 10", ("train",)), ("seed: 1", ())]
     (tmp_path / "a.log").write_text("step=1 loss=2.0\nstep=2 loss=1.5\n")
     (block,) = read_document(tmp_path / "a.log").blocks
     assert block.rows == (("step", "loss"), ("1", "2.0"), ("2", "1.5"))

@@ -25,7 +25,8 @@ _OPERATORS = {
 _OPERATOR = re.compile(r"(?<![A-Za-z])(?:[×x*·÷+=≈](?![A-Za-z])|/(?![A-Za-z])|(?<=\s)[-−–](?=\s))")
 OF = re.compile(r"\s*(?:(?!instead)\w+[ -]){0,2}(?:of|out of|/)\s+(?:the |a total of |all )?(?:\w+ )?")
 _SHARE_GAP = re.compile(
-    r"[^%.;]{0,40}?(?:\(|=|, or|, i\.e\.|, that is|, |:|—|is|are|were|was) ?(?:about |around |~|≈)?"
+    r"[^%.;]{0,40}?(?:\(|=|, or|, i\.e\.|, that is|, |:|—|is|are|were|was|rounded"
+    r"|rounded to) ?(?:about |around |~|≈)?"
 )
 LEVEL = re.compile(r"\s*(?:[\w-]+ ){0,2}(?:intervals?|confidence|ci\b|credible|quantile|percentile)", re.I)
 _HOURS = re.compile(r"[ -](?:gpu|device|node|core|machine|accelerator|[ahv]\d00)[ -]?(hour|day)s?\b", re.I)
@@ -305,7 +306,9 @@ def judge_share(claimed: Fact, part: Fact, whole: Fact) -> Finding:
     """The verdict on a share by its part and its whole."""
     a, b = part.figure, whole.figure
     factor = 100.0 if claimed.figure.unit == "%" else 1.0
-    tight, loose = a.tight / b.tight * factor, a.loose / b.loose * factor
+    is_counted = a.tight.low == a.tight.high and a.value >= 100 and a.value % 10 > 0  # so is the whole
+    tight = a.tight / b.tight * factor
+    loose = tight if is_counted else a.loose / b.loose * factor
     return judge("share", claimed, [Reading(f"{a.text} / {b.text}", tight, loose, (part, whole))])
 
 

@@ -1,44 +1,19 @@
-"""The course of a training: batch, steps, epochs, tokens, speed and time, which follow from each other."""
+"""The effective batch, and marks within the length of a training."""
 
 import math
 import re
 from collections.abc import Iterator
-from itertools import product
 
 from etude.verify.facts import Fact, Facts
 from etude.verify.quantities import printed
 from etude.verify.ranges import Range, exactly
 from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, Reading, judge, note, reading
 
-_SLACK = 0.08  # of speeds and times, which are means and may leave out evaluations
-
 
 def check_budget(facts: Facts) -> Iterator[Finding]:
     """Figures of the length of a training."""
-    for rule in (_effective_batch, _tokens, _steps, _speeds, _marks):
+    for rule in (_effective_batch, _marks, _ends_of_epochs):
         yield from rule(facts)
-
-
-def batches(facts: Facts, near: Fact) -> list[Reading]:
-    """The ways to read the samples of a step, the usual one first; none without a batch size."""
-    stated = facts.near(near, "global_batch")
-    micro, plain = facts.near(near, "micro_batch"), facts.near(near, "batch")
-    devices, accumulation = facts.near(near, "devices"), facts.near(near, "accumulation")
-    if stated:
-        made = [_product([micro, devices, accumulation])] if micro and devices and accumulation else []
-        return [reading(stated.figure.text, lambda g: g, stated), *made]
-    if micro is None and plain is None:
-        return []
-    if micro and not plain:
-        parts = [each for each in (micro, devices, accumulation) if each]
-        return [_product(parts)]
-    assert plain is not None
-    if micro and devices and micro.value * devices.value == plain.value:
-        devices = None  # they are counted in it
-    more = [[], *[[each] for each in (accumulation, devices) if each and each.value > 1]]
-    if devices and accumulation and devices.value > 1 and accumulation.value > 1:
-        more.append([devices, accumulation])
-    return [_product([plain, *rest]) for rest in more]
 
 
 def _product(parts: list[Fact], *more: Fact) -> Reading:
@@ -51,6 +26,12 @@ def _multiply(*ranges: Range) -> Range:
     for each in ranges:
         total = total * each
     return total
+
+
+_END_OF = re.compile(
+    r"\bend of (?:the )?(?:\w+ )?epoch|\bepoch \d+ (?:ends?|ended|finished|was over)\b", re.I
+)
+_LOGGED = re.compile(r"^\s*epoch \d+, global step \d", re.I)
 
 
 def _effective_batch(facts: Facts) -> Iterator[Finding]:
@@ -70,8 +51,6 @@ def _effective_batch(facts: Facts) -> Iterator[Finding]:
         if len(known) == 2:  # the batch of all devices may be meant, before accumulation
             made += [_product([micro, each]) for each in known] if claimed.name == "batch" else []
         elif not known:
-            if claimed.value % micro.value:
-                yield judge("effective batch", claimed, made)
             continue
         else:
             factor = claimed.value / (micro.value * known[0].value) if micro.value and known[0].value else 0.0
@@ -91,136 +70,18 @@ def _effective_batch(facts: Facts) -> Iterator[Finding]:
                 )
                 continue
         yield judge("effective batch", claimed, made, any_confirms=claimed.name == "batch")
-    for claimed in facts.named("tokens_per_step"):
-        length, batch = facts.near(claimed, "seq_len"), batches(facts, claimed)
-        if length and batch:
-            yield judge("tokens", claimed, [_times(each, length) for each in batch], any_confirms=True)
-
-
-def _times(base: Reading, *more: Fact) -> Reading:
-    made = _product([], *more)
-    return Reading(
-        f"{base.text} x {made.text}",
-        base.tight * made.tight,
-        base.loose * made.loose,
-        (*base.facts, *made.facts),
-    )
-
-
-def _tokens(facts: Facts) -> Iterator[Finding]:
-    for claimed in facts.named("tokens", roles=("plain", "other")):
-        if claimed.value < 1e5 or (claimed.role == "other" and not claimed.scope[-1].startswith("row")):
-            continue
-        if re.search(r"vocab|per|dataset|corpus|context|max", claimed.label, re.I):
-            continue
-        length = facts.near(claimed, "seq_len")
-        steps = facts.near(claimed, "max_steps") or facts.near(claimed, "steps")
-        batch = batches(facts, claimed)
-        if length and steps and batch and length.value >= 16:
-            made = [_times(each, length, steps) for each in batch]
-            if claimed.role == "other":
-                made = made[:1]
-            yield judge("tokens", claimed, made)
-
-
-def _rows(facts: Facts, near: Fact) -> list[Reading]:
-    """The ways to read the samples of an epoch: those for training, all, all without a held-out share."""
-    own = facts.near(near, "train_samples")
-    if own:
-        return [reading(own.figure.text, lambda n: n, own)]
-    every = facts.near(near, "samples")
-    if every is None or every.figure.unit:
-        return []
-    made = [reading(every.figure.text, lambda n: n, every)]
-    split = facts.says(r"\b(\d\d)(?:%?\s?/\s?\d{1,2}){1,2}(?:%? |\)|\.|,)")
-    if split and 50 <= int(split[1]) < 100:
-        share = int(split[1]) / 100
-        made.insert(0, reading(f"{int(split[1])} % of {every.figure.text}", lambda n: n * share, every))
-    held = facts.near(near, "validation_samples")
-    if held and held.figure.unit == "" and held.value < every.value:
-        made.append(reading(f"({every.figure.text} - {held.figure.text})", lambda n, h: n - h, every, held))
-    return made
-
-
-def _steps(facts: Facts) -> Iterator[Finding]:
-    for claimed in facts.named("steps_per_epoch", roles=("plain", "other", "to")):
-        made = [
-            _epoch(rows, batch) for rows, batch in product(_rows(facts, claimed), batches(facts, claimed))
-        ]
-        if made:
-            yield judge("steps", claimed, made, any_confirms=len(made) > 1 and len(_rows(facts, claimed)) > 1)
-    for claimed in facts.named("max_steps", "steps"):
-        epochs = facts.near(claimed, "epochs")
-        if epochs is None or not _is_total(claimed):
-            continue
-        each = facts.near(claimed, "steps_per_epoch")
-        if each:
-            yield judge("steps", claimed, [_product([each], epochs)])
-            continue
-        made = [
-            _over_epochs(rows, batch, epochs)
-            for rows, batch in product(_rows(facts, claimed), batches(facts, claimed))
-        ]  # fmt: skip
-        if made:
-            yield judge("steps", claimed, made, any_confirms=len(made) > 1)
 
 
 def _is_total(claimed: Fact) -> bool:
-    return claimed.name == "max_steps" or (
-        bool(re.search(r"steps", claimed.label, re.I)) and claimed.value >= 10
-    )
-
-
-def _epoch(rows: Reading, batch: Reading) -> Reading:
-    tight, loose = rows.tight / batch.tight, rows.loose / batch.loose
-    return Reading(
-        f"{rows.text} / {batch.text}, up to a last partial one",
-        _whole(tight),
-        _whole(loose),
-        (*rows.facts, *batch.facts),
-    )
+    """True of steps that are all of a training."""
+    is_steps = bool(re.search(r"steps", claimed.label, re.I)) and claimed.value >= 10
+    return claimed.name == "max_steps" or is_steps
 
 
 def _whole(found: Range) -> Range:
     if not math.isfinite(found.low) or not math.isfinite(found.high):
         return found
     return Range(math.floor(found.low + 1e-9), math.ceil(found.high - 1e-9))
-
-
-def _over_epochs(rows: Reading, batch: Reading, epochs: Fact) -> Reading:
-    each = _epoch(rows, batch)
-    count = epochs.figure.exact
-    low = math.floor(rows.tight.low / batch.tight.high) * count.low if batch.tight.high else 0.0
-    tight = Range(low, (each.tight * count).high)
-    text = f"{epochs.figure.text} x {rows.text} / {batch.text}"
-    return Reading(text, tight, each.loose * count, (*each.facts, epochs))
-
-
-def _speeds(facts: Facts) -> Iterator[Finding]:
-    """Samples a second from the rows of all epochs, where no batch says how many a step takes."""
-    for claimed in facts.named("samples_per_second"):
-        time, epochs, rows = (
-            facts.near(claimed, "total_seconds"),
-            facts.near(claimed, "epochs"),
-            _rows(facts, claimed),
-        )
-        steps = facts.near(claimed, "max_steps", "steps")
-        if time and rows and _is_time(time) and not (steps and batches(facts, claimed)):
-            more = [epochs] if epochs else []
-            yield judge("speed", claimed, [_per_second(each, more, time) for each in rows], any_confirms=True)
-
-
-def _is_time(time: Fact) -> bool:
-    return time.figure.unit == "s" or bool(re.search(r"runtime|seconds", time.label))
-
-
-def _per_second(rows: Reading, more: list[Fact], time: Fact) -> Reading:
-    made = _times(rows, *more) if more else rows
-    seconds = time.figure
-    text = f"{made.text} / {seconds.text}"
-    return Reading(
-        text, made.tight / seconds.tight, (made.loose / seconds.loose).widen(_SLACK), (*made.facts, time)
-    )
 
 
 def _marks(facts: Facts) -> Iterator[Finding]:
@@ -252,16 +113,17 @@ def _marks(facts: Facts) -> Iterator[Finding]:
         ("best_step", ("max_steps", "steps")),
     ):
         limits = [each for total in totals for each in facts.named(total)]
+        limits = [each for each in limits if each.value >= (10 if "steps" in totals else 1)]
         if len({each.value for each in limits}) > 1:
             continue
-        for mark in facts.named(name, roles=("other", "plain")):
+        for mark in facts.named(name, roles=("mark", "other", "plain")):
             if mark.role == "plain" and not name.startswith("best"):
                 continue
             limit = limits[1] if limits[:1] == [mark] and len(limits) > 1 else limits[0] if limits else None
             is_mark = name.startswith("best") or re.search(
                 r"\b(?:at|after|by|checkpoint|best)\b", facts.words_before(mark), re.I
             )
-            if limit and is_mark and mark.value > limit.value:
+            if limit and is_mark and limit.value < mark.value <= 12 * limit.value:
                 yield note(
                     CONTRADICTS,
                     "bound",
@@ -271,3 +133,33 @@ def _marks(facts: Facts) -> Iterator[Finding]:
                     fits=f"at most {limit.figure.text}",
                     facts=(mark, limit),
                 )
+
+
+def _ends_of_epochs(facts: Facts) -> Iterator[Finding]:
+    """`step 1,938, which is the end of epoch 3`: the steps of an epoch times its number."""
+    every = {each.value: each for each in facts.by_name.get("steps_per_epoch", ()) if each.is_value}
+    if len(every) != 1:
+        return
+    (each,) = every.values()
+    for step in facts.named("steps", "max_steps", roles=("mark", "plain", "other")):
+        sentence = facts.sentence_of(step)
+        epochs = facts.beside(step, "epochs") if sentence else []
+        if (
+            not sentence
+            or len(epochs) != 1
+            or not (_END_OF.search(sentence.text) or _LOGGED.search(sentence.text))
+        ):
+            continue
+        if sum(one.role != "delta" for one in facts.beside(step, "steps")):
+            continue
+        end = exactly(epochs[0].value * each.value)
+        made = [Reading(f"{epochs[0].figure.text} x {each.figure.text}", end, end, (epochs[0], each))]
+        if _LOGGED.search(sentence.text):  # a log counts epochs from 0
+            after = exactly((epochs[0].value + 1) * each.value)
+            made.insert(
+                0,
+                Reading(
+                    f"({epochs[0].figure.text} + 1) x {each.figure.text}", after, after, (epochs[0], each)
+                ),
+            )
+        yield judge("steps", step, made, any_confirms=True)

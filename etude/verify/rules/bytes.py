@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from etude.verify.facts import Fact, Facts
+from etude.verify.facts import Fact, Facts, Sentence
 from etude.verify.ranges import Range
 from etude.verify.verdicts import CONFIRMED, CONTRADICTS, UNSETTLED, Finding, Reading, judge, note, reading
 
@@ -11,6 +11,7 @@ _DTYPES = {
     "fp32": 4.0, "float32": 4.0, "f32": 4.0, "fp16": 2.0, "float16": 2.0, "bf16": 2.0, "bfloat16": 2.0,
     "half precision": 2.0,    "int8": 1.0, "8[ -]bits?": 1.0, "int4": 0.5, "4[ -]bits?": 0.5, "nf4": 0.5,
 }  # fmt: skip
+_FEWEST = 1e4  # parameters of a model
 _OPTIMIZER = re.compile(r"optimi[sz]er|adam|moments|resum|full state|training state", re.I)
 
 
@@ -32,13 +33,15 @@ def _bytes(facts: Facts) -> Iterator[Finding]:
         if (
             count is None
             or count.figure.unit
+            or not count.value > _FEWEST
+            or not count.value / 10 < claimed.value < count.value * 100
             or re.search(r"\ball checkpoints|checkpoints? in total|activations|per epoch", words, re.I)
         ):
             continue
         named = _formats(_about(facts, claimed)) or _formats(words)
         sizes = sorted(named or said)
         has_state = bool(_OPTIMIZER.search(words))
-        yield from _judge_bytes(claimed, count, sizes, is_named=len(named) == 1, has_state=has_state)
+        yield from _judge_bytes(claimed, count, sizes, words, is_named=len(named) == 1, has_state=has_state)
 
 
 def _formats(text: str) -> set[float]:
@@ -58,7 +61,7 @@ def _about(facts: Facts, fact: Fact) -> str:
 
 
 def _judge_bytes(
-    claimed: Fact, count: Fact, sizes: list[float], *, is_named: bool, has_state: bool
+    claimed: Fact, count: Fact, sizes: list[float], words: str, *, is_named: bool, has_state: bool
 ) -> Iterator[Finding]:
     def each(factor: float, what: str) -> Reading:
         scales = Range(
@@ -67,7 +70,7 @@ def _judge_bytes(
         text = f"{count.figure.text} x {factor:g} bytes ({what})"
         return reading(text, lambda n: n * factor * scales, count, slack=0.05)
 
-    if claimed.name == "optimizer_bytes" and is_named and 4.0 in sizes and "moment" in claimed.label.lower():
+    if is_named and 4.0 in sizes and _is_moments_alone(claimed, words):
         yield judge("bytes", claimed, [each(8, "two moments in fp32")])
         return
     if claimed.name == "optimizer_bytes":
@@ -115,6 +118,21 @@ def _judge_bytes(
         yield finding
 
 
+def _is_moments_alone(claimed: Fact, words: str) -> bool:
+    """True of the bytes of two moments, false of `weights with Adam's moments`."""
+    added = rf"\b(?:with|plus|including) (?:[\w']+ ){{0,2}}{re.escape(claimed.label)}"
+    is_moments = claimed.name == "optimizer_bytes" and "moment" in claimed.label.lower()
+    return is_moments and not re.search(added, words)
+
+
+def _is_of_memory(facts: Facts, sentence: Sentence) -> bool:
+    """True if the sentences before speak of all that a parameter takes in training."""
+    words = " ".join(each.text for each in facts.before(sentence, 3))
+    return bool(
+        re.search(r"\bbytes (?:per|a) param|\bgradients?\b.*\b(?:moments|optimi[sz]er|adam)", words, re.I)
+    )
+
+
 def _halves(facts: Facts) -> Iterator[Finding]:
     """Mixed precision keeps weights, gradients and moments in fp32, and halves the activations alone."""
     what = r"(?:fp16|bf16|float16|half[ -]precision|mixed[ -]precision|amp)\b"
@@ -133,6 +151,10 @@ def _halves(facts: Facts) -> Iterator[Finding]:
             re.search(rf"{what}[^.;]{{0,60}}{halved}[^.;]{{0,50}}{whole}[^.;]{{0,30}}", text, re.I)
             or re.search(rf"{what}[^.;]{{0,60}}{whole}[^.;]{{0,40}}{halved}\w*", text, re.I)
             or re.search(rf"{whole}[^.;]{{0,40}}{halved}[^.;]{{0,40}}{what}", text, re.I)
+            or (
+                _is_of_memory(facts, sentence)
+                and re.search(rf"{what}[^.;]{{0,60}}{halved} (?:this|that|it|them)\b", text, re.I)
+            )
         )
         if not found or not re.search(
             r"halv|half (?:of |the |as )|by half|50 ?%|in half|2x",

@@ -17,6 +17,22 @@ _NEGATED = re.compile(
     r"|can't|not|too \w+ (?:for|to)|rules? out|ruled out)\b",
     re.I,
 )
+_MOST_OF_A_REPORT = 400  # figures of a document on one training, where what it lacks is told of all of it
+_NO_HELD_OUT = re.compile(
+    r"\b(?:no|without(?: an?y?)?|lacks? an?|never had an?) (?:\w+ )?(?:validation|held-?out|dev|evaluation)"
+    r"(?: (?:set|split|data|rows|loss))?\b(?! (?:gap|error|problem))|\bvalidation(?: set| split"
+    r"| data)?: (?:none|no)\b"
+    r"|\b(?:all|every) (?:the )?(?:rows?|data|samples?|examples?|pairs?) (?:went|were used|was used"
+    r"|go) (?:in)?to train"
+    r"|\bnothing (?:was |is )?(?:held out|set aside)", re.I
+)  # fmt: skip
+_NOT_EVALUATED = re.compile(
+    r"\b(?:not|never|n't)(?: (?:yet|been|it|the model|so far)){0,3} (?:evaluated|tested|measured"
+    r"|benchmarked)\b"
+    r"|\b(?:no|without(?: any)?) (?:evaluation|test|benchmark|measurement)s?\b(?! (?:loss|set|gap"
+    r"|in))|\bunevaluated\b"
+    r"|\bevaluation[^.]{0,20}\b(?:was|were|is|has) (?:not|skipped|left out)", re.I
+)  # fmt: skip
 _OVERFIT = re.compile(
     r"\b(?:over-?fit(?:ted|s)?\b|(?:is|was|are|were|been|it|clear|severe|strong|slight|shows?|showed"
     r"|due to|because of"
@@ -77,18 +93,27 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
             text + _heads(facts),
         )
     )
-    is_scored = any(facts.by_name.get(name) for name in (*SCORES, "validation_loss", "validation_perplexity"))
+    is_short = facts.figures <= _MOST_OF_A_REPORT
+    lacks_validation = _NO_HELD_OUT.search(text) if is_short else None
+    lacks_scores = _NOT_EVALUATED.search(text) if is_short else None
+    has_validation = has_validation and not lacks_validation
+    is_scored = not lacks_scores and any(
+        facts.by_name.get(name) for name in (*SCORES, "validation_loss", "validation_perplexity")
+    )
     for sentence in facts.sentences:
         words = sentence.text
         lower = words.lower()
         if _is_heading(sentence) or len(words) > 2_000 or not any(cue in lower for cue in _CUES):
             continue
-        if match := _NO_OVERFIT.search(words):
+        if (match := _NO_OVERFIT.search(words)) and words[match.start() - 1 : match.start()] not in tuple(
+            "\"'“"
+        ):
             yield from _no_overfit(facts, sentence, match[0], has_validation=has_validation)
         elif (match := _OVERFIT.search(words) or _MEMORISED.search(words)) and not _NEGATED.search(
             words[: match.end()]
         ):
-            yield from _overfit(facts, sentence, match[0], has_validation=has_validation)
+            lacks = lacks_validation is not None and match.re is _OVERFIT
+            yield from _overfit(facts, sentence, match[0], has_validation=has_validation, lacks=lacks)
         if (
             (match := _READY.search(words))
             and not _NEGATED.search(words[: match.start()])
@@ -96,7 +121,7 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
         ) and not is_scored:
             is_report = facts.named("loss", "train_loss", "epochs", roles=("plain", "to", "from"))
             yield note(
-                CONTRADICTS if is_report and not has_validation else UNSETTLED,
+                CONTRADICTS if lacks_scores or (is_report and not has_validation) else UNSETTLED,
                 "absent data",
                 sentence.line,
                 match[0],
@@ -109,7 +134,7 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
             and not _CERTAIN.search(text)
         ) and any(fact.name in SCORES | LOSSES for fact in facts.facts):
             yield note(
-                UNSETTLED,
+                CONTRADICTS if match[0].lower().startswith(("significant", "statistic")) else UNSETTLED,
                 "absent data",
                 sentence.line,
                 match[0],
@@ -132,7 +157,9 @@ def _heads(facts: Facts) -> str:
     return f" {cells} ".lower()
 
 
-def _overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: bool) -> Iterator[Finding]:
+def _overfit(
+    facts: Facts, sentence: Sentence, quoted: str, *, has_validation: bool, lacks: bool
+) -> Iterator[Finding]:
     seen = _share_of_epoch(facts, sentence)
     if seen is not None and seen[0] < 1:
         share, used = seen
@@ -151,11 +178,13 @@ def _overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: b
         )
     elif not has_validation:
         yield note(
-            UNSETTLED,
+            CONTRADICTS if lacks else UNSETTLED,
             "absent data",
             sentence.line,
             quoted,
-            "the document has no validation figure to tell it by",
+            "the document says that nothing was held out to tell it by"
+            if lacks
+            else "the document has no validation figure to tell it by",
             fits="a loss on held-out rows beside the training loss",
         )
 
@@ -195,6 +224,35 @@ def _share_of_epoch(facts: Facts, sentence: Sentence) -> tuple[float, list[Fact]
         )
         if early:
             return (float(early[1]) / 100 if early[1] else float(early[2])), []
+    return _steps_of_epoch(facts, sentence) or _share_of_data(facts)
+
+
+def _steps_of_epoch(facts: Facts, sentence: Sentence) -> tuple[float, list[Fact]] | None:
+    """The step that a claim, or the sentence before, names as a share of the steps of an epoch."""
+    lengths = {each.value: each for each in facts.named("steps_per_epoch", roles=("plain", "other", "mark"))}
+    for near in (sentence, *facts.before(sentence, 1)) if len(lengths) == 1 else ():
+        (length,) = lengths.values()
+        steps = [each for each in facts.named("steps", roles=("mark",)) if each.scope == near.scope]
+        if steps and length.value and max(each.value for each in steps) < length.value:
+            return max(each.value for each in steps) / length.value, [*steps, length]
+    return None
+
+
+def _share_of_data(facts: Facts) -> tuple[float, list[Fact]] | None:
+    """The share of the data that the whole training saw, if that is less than all."""
+    said = facts.says(
+        r"\b(\d{1,2}(?:\.\d+)?) ?% of (?:the|its|our) (?:whole |full )?(?:corpus|collection|data\w*|tokens)"
+    )
+    tokens, corpus = facts.named("tokens"), {each.value: each for each in facts.named("corpus_tokens")}
+    if len(corpus) == 1 and tokens:
+        most = max(tokens, key=lambda each: each.value)
+        (whole,) = corpus.values()
+        if most.figure.loose.high < whole.figure.loose.low:
+            return most.value / whole.value, [most, whole]
+    if said and re.search(
+        r"\b(?:no|not?|never|nothing|none)\b[^.]{0,40}\b(?:twice|second time|again|repeat\w*)", facts.text
+    ):
+        return float(said[1]) / 100, []
     return None
 
 

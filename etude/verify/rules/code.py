@@ -12,6 +12,7 @@ from etude.verify.reading import Block
 from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, note
 
 _MOST_BYTES, _MOST_DEPTH = 200_000, 60
+_BLOCKS, _NAMES_USED = 3, 8  # of a document that is a program in parts
 _BUILT_IN = {*dir(builtins), "__name__", "__file__", "__doc__", "display", "get_ipython"}
 _MODULES = {
     "torch",
@@ -97,9 +98,11 @@ def _undefined(facts: Facts, trees: list[tuple[Block, ast.Module]]) -> Iterator[
     if has_star:
         return
     told: set[str] = set()
+    is_tutorial = _is_tutorial([tree for _, tree in trees], bound)
     for block, tree in trees:
         imports = any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree))
         is_program = (imports and id(block) in told_whole) or (facts.document.notebook and len(trees) > 1)
+        is_program = is_program or is_tutorial
         for node in ast.walk(tree):
             if (
                 not isinstance(node, ast.Name)
@@ -122,6 +125,18 @@ def _undefined(facts: Facts, trees: list[tuple[Block, ast.Module]]) -> Iterator[
                 why,
                 fits="a definition or an import",
             )
+
+
+def _is_tutorial(trees: list[ast.Module], bound: set[str]) -> bool:
+    """True if several blocks, the first with the imports, define all that they use but for one name."""
+    loaded = {
+        node.id for tree in trees for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }  # fmt: skip
+    starts = bool(trees) and any(isinstance(node, ast.Import | ast.ImportFrom) for node in trees[0].body)
+    return (
+        starts and len(trees) >= _BLOCKS and len(loaded & bound) >= _NAMES_USED and len(loaded - bound) == 1
+    )
 
 
 def _told_whole(facts: Facts) -> set[int]:

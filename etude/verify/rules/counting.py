@@ -9,7 +9,8 @@ from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, Reading, judg
 
 _LESS = re.compile(
     r"\b(?:remov\w+|drop(?:ped|ping|s)?|exclud\w+|discard\w+|filter\w* out|delet\w+|threw away|set aside"
-    r"|held out|holding out|reserv\w+|eliminat\w+|left out|leaving out|skipp\w+|minus|without|lost)\b", re.I
+    r"|held out|holding out|reserv\w+|eliminat\w+|left out|leaving out|skipp\w+|minus|without"
+    r"|lost)\b(?! them| it)", re.I
 )  # fmt: skip
 _LEFT = re.compile(
     r"\b(?:went on with|going on with|continu\w+ with|leav(?:es?|ing)|left with|remain\w*|kept|keep(?:s|ing)?"
@@ -38,7 +39,11 @@ def check_counting(facts: Facts) -> Iterator[Finding]:
 
 
 def _counts(sentence: Sentence) -> list[Figure]:
-    return [each for each in sentence.figures if each.unit == "" and each.is_usable and each.value >= 1]
+    return [
+        each for each in sentence.figures
+        if each.unit == "" and each.is_usable and each.value >= 1
+        and not re.match(r"\s(?:steps|epochs|updates|batches|layers)\b", sentence.text[each.end :])
+    ]  # fmt: skip
 
 
 def _fact(sentence: Sentence, figure: Figure) -> Fact:

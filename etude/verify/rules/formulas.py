@@ -3,10 +3,11 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from etude.verify.facts import Facts, Sentence
+from etude.verify.quantities import Figure
 from etude.verify.ranges import exactly
 from etude.verify.rules.arithmetic import LEVEL, OF, fact_in, judge_share
 from etude.verify.verdicts import Finding, Reading, judge
@@ -19,8 +20,10 @@ _FUNCTIONS: dict[str, Callable[[float], float]] = {
 _CALL = re.compile(r"(?<![\w])(ln|log2|log|exp|e\^|sqrt)\s*[({]?\s*$", re.I)
 _IS = re.compile(r"\s*[)}]?\s*(?:=|≈|~|is|gives|makes)\s*(?:about |roughly )?")
 _LISTED = re.compile(r"\s*(?:[,;+)]|and\b)|[^,;.]{1,30}(?:,|\band\b)")
+_TOTAL_ITEM = re.compile(r"(?:in )?(?:total|sum|altogether|together|overall)\b[^.\d]{0,20}:?\s", re.I)
 _TOTAL = re.compile(
-    r"\b(?:altogether|in total|in all|a total of|total(?:ling|ing|s|ed)?|sum(?:s|med)?(?: up)?(?: to)?"
+    r"\b(?:altogether|together|in total|in all|a total of|total(?:ling|ing|s|ed)?|sum(?:s"
+    r"|med)?(?: up)?(?: to)?"
     r"|add(?:s|ing)? up to|combined)\b[\s:=,]*(?:of |to |is |that is |makes )?(?:about )?$", re.I
 )  # fmt: skip
 
@@ -33,7 +36,7 @@ def check_formulas(facts: Facts) -> Iterator[Finding]:
             continue
         before, last = last if last and last.block is sentence.block else None, sentence
         yield from _functions(sentence)
-        yield from _sums(sentence, before)
+        yield from _sums(facts, sentence, before)
         yield from _proportional(sentence)
         yield from _counted_of(sentence)
 
@@ -56,31 +59,58 @@ def _functions(sentence: Sentence) -> Iterator[Finding]:
         yield judge("arithmetic", fact_in(sentence, claimed), [made, *(others if called[1] == "log" else [])])
 
 
-def _sums(sentence: Sentence, before: Sentence | None) -> Iterator[Finding]:
-    """`A 2.5 h, B 72 h and C 1.5 h, altogether 76 h`: a list of one unit, with its total behind it."""
+def _sums(facts: Facts, sentence: Sentence, before: Sentence | None) -> Iterator[Finding]:
+    """`A 2.5 h, B 72 h and C 1.5 h, altogether 76 h`: a list of one unit, its total behind it or below."""
     text, figures = sentence.text, sentence.figures
     for at, total in enumerate(figures):
         start = figures[at - 1].end if at else 0
-        if total.unit not in ("s", "bytes") or not _TOTAL.search(text[start : total.start]):
+        if not total.is_usable or not _TOTAL.search(text[start : total.start]):
             continue
-        where = sentence
+        parts = [(sentence, each) for each in figures[:at]]
         if at == 0 and before and before.text.rstrip().endswith(";"):
-            where = before
-        parts = where.figures if where is before else figures[:at]
-        gaps = [where.text[a.end : b.start] for a, b in itertools.pairwise(parts)]
-        is_list = all(len(gap) < 50 and _LISTED.match(gap) for gap in gaps)
-        if (
-            len(parts) < 2
-            or not is_list
-            or not all(each.is_usable and each.unit == total.unit for each in parts)
-        ):
+            parts = [(before, each) for each in before.figures]
+        elif at == 0 and sentence.block.kind == "item" and _TOTAL_ITEM.match(text):
+            parts = _items_above(facts, sentence, total)
+        if len(parts) < 2 or not all(each.is_usable and each.unit == total.unit for _, each in parts):
             continue
-        tight, loose = exactly(0.0), exactly(0.0)
-        for each in parts:
-            tight, loose = tight + each.tight, loose + each.loose
-        shown = " + ".join(each.text for each in parts)
-        used = tuple(fact_in(where, each) for each in parts)
-        yield judge("total", fact_in(sentence, total), [Reading(shown, tight, loose, used)])
+        is_listed = parts[0][0] is not sentence or all(
+            len(gap) < 50 and _LISTED.match(gap)
+            for gap in (text[a.end : b.start] for a, b in itertools.pairwise(figures[: at + 1]))
+        )
+        if not is_listed or (not total.unit and not _is_one_thing(sentence, parts)):
+            continue
+        yield _judge_sum(sentence, total, parts)
+
+
+def _items_above(facts: Facts, sentence: Sentence, total: Figure) -> list[tuple[Sentence, Figure]]:
+    """One figure of each item of a list above its total; none where an item has several, or another unit."""
+    parts: list[tuple[Sentence, Figure]] = []
+    for each in reversed(facts.before(sentence, 12)):
+        own = [figure for figure in each.figures if figure.unit == total.unit]
+        if each.block.kind != "item":
+            break
+        if len(own) != 1 or not re.match(r"[^.]{1,40}:\s", each.text):
+            return []
+        parts.append((each, own[0]))
+    return parts[::-1] if total.unit else []
+
+
+def _is_one_thing(sentence: Sentence, parts: Sequence[tuple[Sentence, Figure]]) -> bool:
+    """True of counts whose first has a noun that the others leave out: `6 GPU hours, the large one 24`."""
+    texts = [sentence.text[each.end : each.end + 25] for _, each in parts]
+    nouns = [
+        match[1].lower() if (match := re.match(r" (?!and\b|or\b)([A-Za-z]+)", each)) else "" for each in texts
+    ]
+    return bool(nouns[0]) and all(each in ("", nouns[0]) for each in nouns[1:])
+
+
+def _judge_sum(sentence: Sentence, total: Figure, parts: Sequence[tuple[Sentence, Figure]]) -> Finding:
+    tight, loose = exactly(0.0), exactly(0.0)
+    for _, each in parts:
+        tight, loose = tight + each.tight, loose + each.loose
+    shown = " + ".join(each.text for _, each in parts)
+    used = tuple(fact_in(where, each) for where, each in parts)
+    return judge("total", fact_in(sentence, total), [Reading(shown, tight, loose, used)])
 
 
 def _proportional(sentence: Sentence) -> Iterator[Finding]:

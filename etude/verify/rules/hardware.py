@@ -23,6 +23,7 @@ _PER_DEVICE = re.compile(
     r"|\b(?:an?|one) (?:single )?(?:gpu|card|device|[ahv]\d00)",
     re.I,
 )
+_SINGLE = re.compile(r"\b(?:single|one|each) (?:nvidia )?(?:gpu|card|device|[ahv]\d00|l40s?|t4)\b", re.I)
 
 
 def check_hardware(facts: Facts) -> Iterator[Finding]:
@@ -82,8 +83,9 @@ def _size_of(facts: Facts, rate: Fact) -> Fact | None:
 
 def _is_each(facts: Facts, fact: Fact) -> bool:
     """True of a figure that is of one GPU, by its label or by the words up to the next figure or comma."""
-    behind = re.split(r"[,;.](?:\s|$)|\d", facts.words_after(fact))[0]
-    return bool(_PER_DEVICE.search(f"{fact.label} {behind}"))
+    behind = re.split(r"[,;.](?:\s|$)|\b\d", facts.words_after(fact))[0]
+    before = re.split(r"[,;.]\s", facts.words_before(fact, 60))[-1]
+    return bool(_PER_DEVICE.search(f"{fact.label} {behind}") or _SINGLE.search(before))
 
 
 def _share_of_peak(facts: Facts, gpu: Gpu, rate: Fact, most: float) -> tuple[Reading, bool]:
@@ -148,7 +150,9 @@ def _peaks(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
         devices = facts.near(claimed, "devices")
         is_each = _is_each(facts, claimed)
         most = gpu.half * (1 if is_each or not devices else devices.value) * 1.01
-        if claimed.figure.loose.low > most * (2 if facts.says("sparsity") else 1):
+        if claimed.figure.loose.low > most * (
+            2 if facts.says(r"(?<!without )(?<!no )(?<!not )\bspars(?:ity|e)\b") else 1
+        ):
             yield note(
                 CONTRADICTS if devices or is_each else UNSETTLED,
                 "peak",

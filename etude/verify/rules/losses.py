@@ -2,17 +2,23 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etude.verify.facts import Fact, Facts
 from etude.verify.names import LOSSES
 from etude.verify.quantities import printed
 from etude.verify.ranges import Range
-from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, judge, note, reading
+from etude.verify.verdicts import CONTRADICTS, UNSETTLED, Finding, Reading, judge, note, reading
 
 _START = re.compile(
     r"\b(?:initial|starting|start(?:s|ed)?|first|untrained|at step [01]\b|before training|random)", re.I
 )
+_AT_START = re.compile(
+    r"\bat step 0\b|\bat (?:the )?initiali[sz]ation\b|\bbefore (?:any )?training\b|\buntrained\b"
+    r"|\bfresh\w* (?:drawn |initiali[sz]ed )?(?:weights|model|network)",
+    re.I,
+)
+_MOST_LOSSES = 60
 # The most and least that each can be.
 _BOUNDS = {
     "accuracy": (0.0, 100.0), "f1": (0.0, 100.0), "recall": (0.0, 100.0), "precision": (0.0, 100.0),
@@ -34,26 +40,55 @@ def check_losses(facts: Facts) -> Iterator[Finding]:
 
 
 def _perplexities(facts: Facts) -> Iterator[Finding]:
+    """A perplexity by the loss beside it; false only if no other loss of the document gives it either."""
+    every = facts.named(*LOSSES, roles=("plain", "other", "to", "from"))[:_MOST_LOSSES]
     for name, losses in (
-        ("validation_perplexity", ("validation_loss",)), ("train_perplexity", ("train_loss",)),
+        ("validation_perplexity", ("validation_loss", "loss")), ("train_perplexity", ("train_loss", "loss")),
         ("perplexity", ("validation_loss", "loss", "train_loss")),
     ):  # fmt: skip
         for claimed in facts.named(name, roles=("plain", "other", "to")):
             near = [loss for each in losses if (loss := _beside(facts, claimed, each))]
-            if name == "perplexity" and not _beside(facts, claimed, "validation_loss"):
-                near = [
-                    each for each in facts.named("validation_loss", roles=("plain", "to"))
-                    if each.scope[:-2] == claimed.scope[:-2] and claimed.role == "plain"
-                ][:6] or near  # fmt: skip
-            if not near and name != "perplexity":
-                near = [loss for each in ("loss",) if (loss := _beside(facts, claimed, each))]
-            if not near:
-                continue
-            made = [reading(f"exp({loss.figure.text})", lambda x: x.map(math.exp), loss) for loss in near]
-            made += [
-                reading(f"2^{loss.figure.text}", lambda x: x.map(lambda v: 2.0**v), loss) for loss in near[:1]
-            ]
-            yield judge("perplexity", claimed, made, any_confirms=len(near) > 1)
+            near = near or _parallel(facts, claimed, losses)
+            unnamed = _decimals(facts, claimed)
+            usual = [*near, *unnamed, *([] if near and claimed.role == "other" else every)]
+            made = [_exponential(each) for each in usual]
+            fitting = [each for each in made if each.tight.meets(claimed.figure.tight)]
+            if fitting:
+                yield judge("perplexity", claimed, [fitting[0]])
+            elif near:
+                made = [_exponential(each) for each in near]
+                made += [reading(f"2^{near[0].figure.text}", lambda x: x.map(lambda v: 2.0**v), near[0])]
+                yield judge("perplexity", claimed, made, any_confirms=len(near) > 1)
+
+
+def _exponential(loss: Fact) -> Reading:
+    return reading(f"exp({loss.figure.text})", lambda x: x.map(math.exp), loss)
+
+
+def _decimals(facts: Facts, claimed: Fact) -> list[Fact]:
+    """The figures of a sentence that may be the loss of a perplexity, whatever they are called."""
+    sentence = facts.sentence_of(claimed)
+    figures = sentence.figures if sentence else ()
+    return [
+        Fact("loss", each, claimed.line, claimed.scope) for each in figures[:_MOST_LOSSES]
+        if each is not claimed.figure and "." in each.text and not each.unit and 0 < each.value < 20
+    ]  # fmt: skip
+
+
+def _parallel(facts: Facts, claimed: Fact, losses: Sequence[str]) -> list[Fact]:
+    """The loss at the same place of the item before, where both items have as many figures."""
+    sentence = facts.sentence_of(claimed)
+    before = facts.before(sentence, 1) if sentence else []
+    if not sentence or not before or before[0].block.kind != "item":
+        return []
+    own = [each for each in sentence.figures if "." in each.text]
+    place = next((at for at, each in enumerate(own) if each is claimed.figure), None)
+    others = [each for each in before[0].figures if "." in each.text]
+    named = {id(each.figure): each for name in losses for each in facts.by_name.get(name, ())}
+    if place is None or len(own) < 2 or len(others) < len(own):
+        return []
+    found = named.get(id(others[place]))
+    return [found] if found else []
 
 
 def _beside(facts: Facts, claimed: Fact, name: str) -> Fact | None:
@@ -85,12 +120,12 @@ def _beside(facts: Facts, claimed: Fact, name: str) -> Fact | None:
 
 def _starts(facts: Facts) -> Iterator[Finding]:
     text = facts.text
-    if not re.search(r"from scratch|random(?:ly)? init|pre-?train", text) or re.search(
-        r"fine-?tun|lora|adapter|continued pre", text
-    ):
+    if not re.search(
+        r"from scratch|random(?:ly)? init|pre-?train|fresh\w* |untrained|uniform guess", text
+    ) or re.search(r"fine-?tun|lora|adapter|continued pre", text):
         return
     sentences = {sentence.scope: sentence for sentence in facts.sentences}
-    for loss in facts.named(*LOSSES, roles=("plain", "other", "from")):
+    for loss in (*facts.named(*LOSSES, roles=("plain", "other", "from")), *_unnamed_starts(facts)):
         sentence = sentences.get(loss.scope)
         words = (
             loss.label
@@ -98,8 +133,10 @@ def _starts(facts: Facts) -> Iterator[Finding]:
             + (sentence.text[max(0, loss.figure.start - 50) : loss.figure.end + 25] if sentence else "")
         )
         steps = [each for each in facts.by_name.get("steps", ()) if each.scope == loss.scope]
-        is_start = bool(_START.search(words)) or any(
-            each.value in (0.0, 1.0) for each in steps if not sentence
+        is_start = (
+            bool(_START.search(words))
+            or loss.label == "loss at the start"
+            or any(each.value in (0.0, 1.0) for each in steps if not sentence)
         )
         vocabulary = facts.near(loss, "vocab_size") if is_start else None
         if vocabulary is None or loss.label.lower().startswith(("final", "best")):
@@ -121,6 +158,19 @@ def _starts(facts: Facts) -> Iterator[Finding]:
                 facts=(loss, vocabulary),
             )
         yield finding
+
+
+def _unnamed_starts(facts: Facts) -> Iterator[Fact]:
+    """Figures that a sentence calls the start, after one that speaks of a loss: `it said 9.0 at step 0`."""
+    named = {id(each.figure) for each in facts.facts}
+    for sentence in facts.sentences:
+        if not _AT_START.search(sentence.text):
+            continue
+        words = " ".join(each.text for each in (*facts.before(sentence, 1), sentence))
+        for each in sentence.figures if re.search(r"\bloss\b|\bnats\b", words, re.I) else ():
+            is_loss = "." in each.text and not each.unit and 1 < each.value < 20 and id(each) not in named
+            if is_loss and _AT_START.search(sentence.text[max(0, each.start - 70) : each.end + 25]):
+                yield Fact("loss", each, sentence.line_of(each), sentence.scope, label="loss at the start")
 
 
 def _around_guess(vocabulary: Range) -> Range:

@@ -84,6 +84,8 @@ def _is_said(fact: Fact, sentences: dict[tuple[str, ...], str]) -> bool:
 def _judge(first: Fact, second: Fact, sentences: dict[tuple[str, ...], str]) -> Finding | None:
     """The verdict on two values of one setting; None where both may hold, of different times or parts."""
     are_keys = _is_key(first, sentences) and _is_key(second, sentences)
+    if are_keys and first.scope[:-2] != second.scope[:-2]:
+        return None  # of two sections of a configuration
     are_alike = first.label.lower().strip() == second.label.lower().strip()
     if first.name in _MEASURED and not (are_keys and are_alike):
         return None

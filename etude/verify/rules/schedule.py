@@ -63,14 +63,14 @@ def check_schedule(facts: Facts) -> Iterator[Finding]:
             yield from _falls(points, kinds)
             continue
         yield from _judge(facts, kinds, peak, points, unit)
-    for mark in facts.named("learning_rate", roles=("other",)):
-        steps = [each for each in facts.beside(mark, "steps") if each.role == "other"]
+    for mark in facts.named("learning_rate", roles=("other", "mark")):
+        steps = [each for each in facts.beside(mark, "steps") if each.role == "mark"]
         sentence = facts.sentence_of(mark)
         if (
             len(steps) == 1
             and sentence
             and len({each.value for each in peaks}) == 1
-            and re.search(r"\bat (?:step )?$", sentence.text[: steps[0].figure.start][-9:] + "")
+            and re.search(r"(?:\bat |\bby |\()(?:step )?$", sentence.text[: steps[0].figure.start][-9:])
         ):
             yield from _judge(facts, kinds, peaks[0], [(steps[0].value, mark)], "steps")
 
@@ -166,7 +166,9 @@ def _schedule(
         count = warmup.value / 100 * length if warmup.figure.unit == "%" else warmup.value
     elif ratio:
         count = ratio.value * length / (100 if ratio.figure.unit == "%" else 1)
-    elif warmup or facts.says(r"warm-?up"):
+    elif warmup and length and (every := facts.near(peak, "max_steps", "steps")):
+        count = warmup.value / every.value * length if every.value and not warmup.figure.unit else math.inf
+    elif (warmup and warmup.value) or (not warmup and facts.says(r"(?<!no )(?<!without )warm-?up")):
         return None
     if not math.isfinite(count):
         return None

@@ -34,7 +34,7 @@ def _patience(facts: Facts) -> Iterator[Finding]:
         intervals = _intervals(facts, unit)
         if len({each.value for each in intervals}) != 1:
             continue
-        for claimed in facts.named(unit, f"max_{unit}", roles=("plain", "other")):
+        for claimed in facts.named(unit, f"max_{unit}", roles=("plain", "mark", "other")):
             is_stop = _STOPS.search(facts.words_before(claimed, 60)) or (
                 claimed.scope == patience.scope and _WITHOUT.match(facts.words_after(claimed))
             )

@@ -19,26 +19,26 @@ _TARGETS = (
 )  # fmt: skip
 
 
+_SMALLEST, _MOST_SIZES = 1e6, 4  # parameters of a model, and models of a document on one of them
+
+
 def check_sizes(facts: Facts) -> Iterator[Finding]:
     """Counts of parameters."""
-    for rule in (_shares, _shapes, _known, _ranks):
+    for rule in (_parts, _shapes, _adapters, _known, _ranks):
         yield from rule(facts)
 
 
-def _shares(facts: Facts) -> Iterator[Finding]:
-    for claimed in facts.named("trainable_share", "trainable_percent", roles=("plain", "other")):
-        part, whole = facts.near(claimed, "trainable_parameters"), facts.near(claimed, "parameters")
-        if (
-            part
-            and whole
-            and part.figure.unit == whole.figure.unit == ""
-            and re.search("trainable|param", claimed.label, re.I)
-        ):
-            yield judge(
-                "share",
-                claimed,
-                [reading(f"{part.figure.text} / {whole.figure.text}", lambda a, b: a / b * 100, part, whole)],
-            )
+def _parts(facts: Facts) -> Iterator[Finding]:
+    """Trainable and frozen parameters make all."""
+    for claimed in facts.named("parameters"):
+        trainable, frozen = (
+            facts.near(claimed, "trainable_parameters"),
+            facts.near(claimed, "frozen_parameters"),
+        )
+        if trainable and frozen and claimed.figure.unit == trainable.figure.unit == frozen.figure.unit == "":
+            text = f"{trainable.figure.text} + {frozen.figure.text}"
+            if max(trainable.value, frozen.value) < claimed.value * 1.5:
+                yield judge("total", claimed, [reading(text, lambda a, b: a + b, trainable, frozen)])
 
 
 def _shapes(facts: Facts) -> Iterator[Finding]:
@@ -64,6 +64,9 @@ def _shapes(facts: Facts) -> Iterator[Finding]:
         ):
             continue
         rows, ffn = facts.near(claimed, "vocab_size"), facts.near(claimed, "ffn")
+        if whole := _whole_shape(facts, claimed, layers, width, rows, ffn):
+            yield judge("parameters", claimed, whole, any_confirms=True)
+            continue
         if rows is None and claimed.name == "parameters":
             continue
         made = _decoder_sizes(
@@ -98,6 +101,59 @@ def _shapes(facts: Facts) -> Iterator[Finding]:
                 fits=f"a divisor of {width.figure.text}",
                 facts=(heads, width),
             )
+
+
+def _whole_shape(
+    facts: Facts, claimed: Fact, layers: Fact, width: Fact, rows: Fact | None, ffn: Fact | None
+) -> list[Reading]:
+    """The ways to count a decoder whose sizes are said: gated or not, tied or not, with positions or not."""
+    heads, groups, head = (facts.near(claimed, name) for name in ("heads", "kv_heads", "head_dim"))
+    if not (rows and ffn and heads and groups and heads.value) or claimed.figure.hedge:
+        return []
+    d, size = width.value, head.value if head else width.value / heads.value
+    attention = 2 * d * size * (heads.value + groups.value)
+    tied = facts.says_tied
+    places = facts.near(claimed, "seq_len")
+    made = []
+    for matrices in (3, 2):
+        for tables in (1, 2) if tied is None else (1,) if tied else (2,):
+            for learned in (0.0, places.value if places else 0.0):
+                total = (
+                    layers.value * (attention + matrices * d * ffn.value)
+                    + (tables * rows.value + learned) * d
+                )
+                text = (
+                    f"{layers.figure.text} layers of {printed(attention)} and {matrices} x"
+                    f" {printed(d * ffn.value)}, "
+                    f"{tables} x {rows.figure.text} x {width.figure.text}"
+                )
+                found = Range(total, total * 1.01)  # norms and biases
+                made.append(
+                    Reading(text, found, found.widen(0.002), (layers, width, rows, ffn, heads, groups))
+                )
+    return made
+
+
+def _adapters(facts: Facts) -> Iterator[Finding]:
+    """The parameters of a LoRA from the layers and the width, where no known model has them."""
+    if models_named(facts):
+        return
+    for claimed in facts.named("trainable_parameters"):
+        rank, layers, width = (facts.near(claimed, name) for name in ("lora_rank", "layers", "width"))
+        letters = facts.says(
+            r"\bq(?:_proj|uery)?\b(?:,| and| &) ?(?:k(?:_proj|ey)?\b(?:,| and) ?)?v(?:_proj"
+            r"|alue)?\b(?:(?:,| and|, and) o)?"
+        )
+        if not rank or not layers or not width or not letters or claimed.figure.unit or claimed.figure.hedge:
+            continue
+        others = len(re.findall(r"\b[qo](?:_proj|uery)?\b", letters[0]))
+        narrow = len(re.findall(r"\b[kv](?:_proj|ey|alue)?\b", letters[0]))
+        made = []
+        for groups in (1, 2, 4, 8, 16):  # of query heads that share a key and a value
+            each = others * 2 + narrow * (1 + 1 / groups)
+            text = f"{layers.figure.text} x {rank.figure.text} x {printed(each)} x {width.figure.text}"
+            made.append(reading(text, lambda n, r, d, each=each: n * r * d * each, layers, rank, width))
+        yield judge("LoRA", claimed, made, any_confirms=True)
 
 
 def _padded(rows: Fact, width: Fact) -> Reading:
@@ -149,7 +205,10 @@ def _cells(facts: Facts) -> Iterator[str]:
 def _known(facts: Facts) -> Iterator[Finding]:
     """The parameters and adapters of a model that is known, where the document names but one."""
     stories = {id(story.config) and story.total: story for story in models_named(facts).values()}
-    if len(stories) != 1:
+    if not facts.says(r"\btun(?:ed|ing)|fine-?tun|adapter|lora|pre-?trained|base model|checkpoint"):
+        return
+    sizes = {each.value for each in facts.named("parameters") if each.value > _SMALLEST}
+    if len(stories) != 1 or len(sizes) > _MOST_SIZES or facts.says(r"from scratch|\bshape of\b|\w shape\b"):
         return
     (story,) = stories.values()
     adapters = [_adapter(story, rank, facts) for rank in facts.named("lora_rank", roles=("plain", "other"))]

@@ -19,8 +19,14 @@ _LAST = re.compile(
     r"\b(?:final(?:ly)?|last|ended|ends|finished|at the end|end of training|in the end)\b", re.I
 )
 _AT_THE_END = re.compile(r"(?:By|At|In) the (?:end|last|final)\b")
+_BEST_MODEL = re.compile(r"\bbest (?:model|checkpoint|weights|score|result|value)\b", re.I)
+_STATISTIC = re.compile(r"(?:mean|average|median|best|worst|min|max|minimum|maximum|last)", re.I)
 _MEAN = re.compile(r"\b(?:mean|average|averaged|smoothed|window)\b", re.I)
 _PLACE = re.compile(r"\b(steps?|epochs?|checkpoint)[ -]?(\d[\d,]*(?:\.\d+)?)([kK])?\b", re.I)
+_OF_ANOTHER = re.compile(
+    r"\b(?:second|third|other|next|previous|earlier|new|last) (?:run|attempt|training|try|model|version)\b",
+    re.I,
+)
 _METRICS = (*sorted(LOSSES), "perplexity", "validation_perplexity", "train_perplexity", *sorted(SCORES))
 
 
@@ -48,7 +54,9 @@ def check_statistics(facts: Facts) -> Iterator[Finding]:
     """Figures of the text that a series of the document decides."""
     found = [each for table in facts.tables for each in series_of(table)]
     if not found:
+        yield from _rows_of_statistics(facts)
         return
+    yield from _best_of_all(facts, found)
     by_scope = {sentence.scope: sentence for sentence in facts.sentences}
     for name in _METRICS:
         for fact in facts.named(name, roles=("plain", "to")):
@@ -57,9 +65,82 @@ def check_statistics(facts: Facts) -> Iterator[Finding]:
                 yield from _judge_row(fact, found)
             elif sentence is not None and fact.figure.hedge == "":
                 yield from _judge(fact, sentence, found)
+    yield from _rows_of_statistics(facts)
     for name, unit in (("best_step", "steps"), ("best_epoch", "epochs")):
         for fact in facts.named(name):
             yield from _judge_best_place(fact, unit, found)
+
+
+def _rows_of_statistics(facts: Facts) -> Iterator[Finding]:
+    """`the mean rose from 67.4 to 69.6`, where the table's row of means has one of the two only."""
+    rows = [
+        (match[0].lower(), row, table) for table in facts.tables for row in table.rows
+        if row and (match := _STATISTIC.fullmatch(row[0].text.strip()))
+    ]  # fmt: skip
+    for sentence in facts.sentences if rows else ():
+        decimals = [each for each in sentence.figures if "." in each.text and each.is_usable]
+        for word, row, table in rows:
+            if len(decimals) < 2 or not re.search(rf"\b{word}s?\b", sentence.text, re.I):
+                continue
+            own = [value for cell in row[1:] for value in _printed_in(cell.text)]
+            others = [
+                value
+                for each in table.rows
+                if each is not row
+                for cell in each[1:]
+                for value in _printed_in(cell.text)
+            ]
+            right = [each for each in decimals if each.text in own]
+            wrong = [each for each in decimals if each.text not in own and each.text in others]
+            if len(right) == len(wrong) == 1 and len(own) > 1:
+                where = next(
+                    each[0].text
+                    for each in table.rows
+                    if each is not row and any(wrong[0].text in _printed_in(cell.text) for cell in each[1:])
+                )
+                rest = [value for value in own if value != right[0].text and "." in value]
+                why = f"the row of the {word} has {', '.join(own)}; {wrong[0].text} stands in the row {where}"
+                used = Fact("", wrong[0], sentence.line_of(wrong[0]), sentence.scope)
+                yield note(
+                    CONTRADICTS,
+                    "statistic",
+                    used.line,
+                    wrong[0].text,
+                    why,
+                    fits=rest[0] if rest else "",
+                    facts=(used,),
+                )
+
+
+def _printed_in(text: str) -> list[str]:
+    return re.findall(r"(?<![\d.±])(?<!± )\d+\.\d+", text)
+
+
+def _best_of_all(facts: Facts, found: list[Series]) -> Iterator[Finding]:
+    """A figure without a name that is called the best, and is a value of one series that has a better one."""
+    held = [each for each in found if not each.name.startswith("train") and each.name != "loss"]
+    named = {id(each.figure) for each in facts.facts if each.name != "best_metric"}
+    for sentence in facts.sentences:
+        match = _BEST_MODEL.search(sentence.text)
+        figures = [each for each in sentence.figures if "." in each.text and id(each) not in named]
+        if not match or len(figures) != 1:
+            continue
+        figure = figures[0]
+        series = [each for each in held if any(_is_same(figure, fact.figure) for _, fact in each.points)]
+        if len(series) == 1 and not _is_same(figure, series[0].best[1].figure):
+            at, best = series[0].best
+            why = f"the best {series[0].name.replace('_', ' ')} is {best.figure.text}"
+            why += f" at {series[0].unit[:-1]} {printed(at)}"
+            claimed = Fact("", figure, sentence.line_of(figure), sentence.scope)
+            yield note(
+                CONTRADICTS,
+                "best",
+                claimed.line,
+                figure.text,
+                why,
+                fits=best.figure.text,
+                facts=(claimed, best),
+            )
 
 
 def series_of(table: Table) -> Iterator[Series]:
@@ -99,7 +180,7 @@ def _match(fact: Fact, found: list[Series]) -> Series | None:
 
 def _judge(fact: Fact, sentence: Sentence, found: list[Series]) -> Iterator[Finding]:
     series = _match(fact, found)
-    if series is None or fact.scope[:-1] == series.table.scope:
+    if series is None or fact.scope[:-1] == series.table.scope or _OF_ANOTHER.search(sentence.block.text):
         return
     text, start = sentence.text, fact.figure.start
     before, after = text[max(0, start - 110) : start], text[fact.figure.end : fact.figure.end + 40]

@@ -12,6 +12,7 @@ from etude.verify.verdicts import CONFIRMED, CONTRADICTS, Finding, Reading, judg
 
 _TOTAL = re.compile(r"^(?:grand )?(?:total|all$|sum|all together|in total|overall)\b(?! loss)", re.I)
 _MEAN = re.compile(r"^(?:mean|average|avg\.?|macro avg)\b", re.I)
+_TIED = re.compile(r"\b(?:tied|shared|shares|same matrix)\b", re.I)
 _PARTS = re.compile(r"\b(?:of which|thereof|including|subtotal|incl\.)", re.I)
 _DELTA = re.compile(
     r"^(?:Δ|δ|delta|change|diff\w*|improvement|gain|increase|reduction|relative \w+|absolute \w+)\b"
@@ -78,7 +79,7 @@ def _totals(table: Table) -> Iterator[Finding]:
             continue
         inputs = [fact_of(table, cell, "") for cell in cells if cell]
         figures, claimed = [fact.figure for fact in inputs], fact_of(table, total, label)
-        is_usable = all(each.is_usable for each in figures)
+        is_usable = all(each.is_usable and each.text[:1] not in "+-−" for each in figures)
         if len({each.unit for each in (*figures, claimed.figure)}) > 1 or not is_usable:
             continue
         if not is_mean and (
@@ -92,7 +93,26 @@ def _totals(table: Table) -> Iterator[Finding]:
         shown = " + ".join(each.text for each in figures[:8]) + (" + ..." if len(figures) > 8 else "")
         if is_mean:
             tight, loose, shown = tight / len(figures), loose / len(figures), f"mean of {shown}"
-        yield judge("total", claimed, [Reading(shown, tight, loose, tuple(inputs))])
+        made = Reading(shown, tight, loose, tuple(inputs))
+        tied = [at for at, row in enumerate(parts) if any(_TIED.search(cell.text) for cell in row)]
+        if len(tied) == 1 and not is_mean and _counts_parameters(table, place):
+            inputs.pop(tied[0])
+            shared = [each.figure for each in inputs]
+            shown = f"{' + '.join(each.text for each in shared)}, what is tied counted once"
+            once = Reading(
+                shown,
+                _sum([each.tight for each in shared]),
+                _sum([each.loose for each in shared]),
+                tuple(inputs),
+            )
+            if once.loose.meets(claimed.figure.loose) or made.loose.meets(claimed.figure.loose):
+                made = once
+        yield judge("total", claimed, [made])
+
+
+def _counts_parameters(table: Table, place: int) -> bool:
+    """True if a column, or what the table is of, is a number of parameters."""
+    return bool(re.search(r"param|weight|count|size", f"{table.header[place]} {' '.join(table.scope)}", re.I))
 
 
 def _proportions(facts: Facts, table: Table) -> Iterator[Finding]:
