@@ -13,12 +13,12 @@ import array
 import atexit
 import contextlib
 import ctypes
-import functools
 import gc
 import importlib
 import io
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -27,8 +27,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -46,6 +47,10 @@ def tell():
         os.write({told}, f" {{own - before}} {{largest}}".encode())
 atexit.register(tell)
 """
+_FORKED = ("etude", "etude.sweep.starter")  # modules that a command of a test may start
+_start = subprocess._fork_exec  # type: ignore[attr-defined]
+# What most runs load once they need it, without the drawing of charts that nobody looks at.
+_LATE_MODULES = ("tests.undrawn", "jinja2", "numpy.random", "rensa", "tokenizers")
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, prctl(2)
 
 
@@ -87,9 +92,14 @@ class Server:
 
     def start(self, code: str, words: Sequence[object] = (), **how: Any) -> "subprocess.Popen[Any]":
         """Start `python -c CODE WORDS`; `how` is for `subprocess.Popen`."""
-        command = [sys.executable, "-c", code, *map(str, words)]
         with self._turn, patch.object(subprocess, "_fork_exec", self._fork):
-            return subprocess.Popen(command, **how)
+            return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], **how)
+
+    @contextlib.contextmanager
+    def instead(self) -> Iterator[None]:
+        """Within the block, fork for each `python -m etude` that `subprocess` starts."""
+        with patch.object(subprocess, "_fork_exec", partial(_fork_or_start, self._fork, _start)):
+            yield
 
     def etude(self, words: Sequence[object], *, first: str = "", **how: Any) -> "subprocess.Popen[Any]":
         """Start `etude WORDS`, after the code `first`."""
@@ -140,9 +150,9 @@ class Server:
         return int(answer)
 
 
-@functools.cache
+@cache
 def _server(process: int) -> Server:
-    started = Server()
+    started = Server(*_LATE_MODULES)
     started.__enter__()
     atexit.register(started.__exit__)
     return started
@@ -208,19 +218,15 @@ def be(request: dict[str, Any], files: Sequence[int]) -> None:
         os.environ.update(request["environment"])
         for name in ("stdin", "stdout", "stderr"):
             setattr(sys, name, _stream(name))
-        python, *options = request["command"]
-        sys.orig_argv = [python, *options]
-        while options[0] == "-P":
-            del options[0]
-        how, what, *words = options
-        sys.argv = (
-            [how, *words]
-            if how == "-c"
-            else [str(Path(sys.modules["etude"].__path__[0], "__main__.py")), *words]
-        )
-        subprocess._fork_exec = functools.partial(_fork_rank, subprocess._fork_exec)  # type: ignore[attr-defined]
+        sys.orig_argv = request["command"]
+        how, what, *words = (each for each in request["command"][1:] if each != "-P")
+        sys.argv = [how, *words]  # runpy puts the file of a module there
+        subprocess._fork_exec = partial(_fork_or_start, _fork_here, _start)  # type: ignore[attr-defined]
         signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
-        exec(what if how == "-c" else ETUDE, {"__name__": "__main__"})
+        if how == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(what, {"__name__": "__main__"})
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -237,15 +243,19 @@ def be(request: dict[str, Any], files: Sequence[int]) -> None:
         os._exit(code)
 
 
-def _fork_rank(start: Any, command: Sequence[Any], *rest: Any) -> int:
-    """Fork for a rank of etude's launcher, which has not trained itself; start all others."""
+def _fork_or_start(fork: Any, start: Any, command: Sequence[Any], *rest: Any) -> int:
+    """Fork for a command of etude, start any other."""
+    words = [os.fsdecode(each) for each in command]
+    is_ours = words[0] == sys.executable and {*_FORKED} & {*words[1:4]}
+    return int((fork if is_ours else start)(command, *rest))
+
+
+def _fork_here(command: Sequence[Any], *rest: Any) -> int:
+    """Fork for what a fork starts; it has not trained, after which none of its forks could."""
     request, files = _request(command, *rest)
-    if "ETUDE_RANKS_FOLDER" not in request["environment"]:
-        return int(start(command, *rest))
-    if pid := os.fork():
-        return pid
-    be(request, files)
-    raise AssertionError
+    if (pid := os.fork()) == 0:
+        be(request, files)
+    return pid
 
 
 def _place(numbers: Sequence[int], files: Sequence[int]) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +17,11 @@ from typing import Any
 from etude.errors import FaultError
 from etude.recipe.course import Change
 from etude.recipe.load import recipe_from, with_changes
-from etude.recipe.schema import Recipe
 from etude.records.store import Run, list_runs
 from etude.run import Training, run_recipe
 from etude.start import Options
 from tests.bases import write_corpus, write_encoder, write_instructions, write_qwen2
+from tests.forking import server
 from tests.recipes import classification, finetuning, tiny
 
 HALF = 10  # steps of 20
@@ -172,9 +171,8 @@ def killed_at_half(folder: Path) -> Run:
         "records.log_every_steps": 2,
     }))  # fmt: skip
     (folder / "recipe.json").write_text(json.dumps(recipe.to_dict()))
-    words = [sys.executable, "-m", "tests.misleading", "--kill", str(folder / "recipe.json"), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run(words, env=environment, check=False)
+    code = "import sys; from tests.misleading import train_until_killed; train_until_killed(*sys.argv[1:])"
+    assert server().start(code, [folder / "recipe.json", folder / "runs"]).wait() == -signal.SIGKILL
     (run,) = list_runs(folder / "runs")
     return run
 
@@ -266,8 +264,9 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def _train_until_killed(recipe: Recipe, runs: Path) -> None:
-    for step in Training(recipe, Options(runs=runs)):
+def train_until_killed(path: str, runs: str) -> None:
+    recipe = recipe_from(json.loads(Path(path).read_text()))
+    for step in Training(recipe, Options(runs=Path(runs))):
         time.sleep(_WRITING_SECONDS)
         if step.number == HALF:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -282,8 +281,4 @@ def _train_all(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--kill":
-        _train_until_killed(
-            recipe_from(json.loads(Path(sys.argv[2]).read_text())), Path(sys.argv[3]) / "runs"
-        )
     _train_all(Path(sys.argv[1]))

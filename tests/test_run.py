@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,6 +30,7 @@ from etude.start import Options
 from tests.bases import write_corpus
 from tests.bigram import Bigram, accuracy, bigram_loss
 from tests.conftest import Outcome
+from tests.forking import server
 
 Make = Callable[..., Recipe]
 
@@ -323,9 +323,9 @@ def test_fp16_survives_a_restart_bit_for_bit(tmp_path: Path, make_recipe: Make) 
 
 
 def command(*words: object, cache: Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "etude", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, "ETUDE_CACHE": str(cache), **environment}, start_new_session=True,
+    return server().etude(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "ETUDE_CACHE": str(cache), **environment}, start_new_session=True,
     )  # fmt: skip
 
 
@@ -405,11 +405,12 @@ def test_a_run_loads_neither_a_compiler_nor_transformers(
         "try:\n    app()\nfinally:\n"
         "    print(sorted({'torch._dynamo', 'torch._inductor', 'sympy', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+    done = server().start(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "ETUDE_CACHE": str(cache)},
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    out, err = done.communicate()
+    assert out.splitlines()[-1] == "[]", err
 
 
 def test_note_and_trackers_are_kept(

@@ -41,7 +41,9 @@ def test_a_run_goes_on_when_its_output_can_no_longer_be_written(
 ) -> None:
     recipe, writer = write_recipe({"train.steps": 4}), closed_pipe()
     with Path("/dev/full").open("w") as full:
-        process = start(cache, "train", recipe, "--runs", tmp_path / "runs", stdout=full, stderr=writer)
+        environment = {**os.environ, "ETUDE_CACHE": str(cache)}
+        words = ["train", recipe, "--runs", tmp_path / "runs"]
+        process = server().etude(words, env=environment, stdout=full, stderr=writer)
     os.close(writer)
     assert process.wait(timeout=120) == 0
     (run,) = list_runs(tmp_path / "runs")

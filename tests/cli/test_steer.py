@@ -13,6 +13,7 @@ import pytest
 from etude.records.events import Control, Note, Step
 from etude.records.store import Run, list_runs
 from tests.conftest import Outcome
+from tests.forking import server
 from tests.processes import wait_for
 
 Etude = Callable[..., Outcome]
@@ -26,8 +27,8 @@ def going(tmp_path: Path, write_recipe: Callable[..., Path], cache: Path) -> Ite
     )
     runs = tmp_path / "runs"
     with (tmp_path / "out").open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "etude", "train", str(recipe), "--runs", str(runs)], stdout=out, stderr=out,
+        process = server().etude(
+            ["train", recipe, "--runs", runs], stdout=out, stderr=out,
             env={**os.environ, "ETUDE_CACHE": str(cache)}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     yield wait_for(

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from etude.control.ranks import FOLDER, SOCKET, Place, describe_siblings, follow_launcher, read_place
 from etude.errors import InputError
 from tests.conftest import Outcome
+from tests.forking import server
 
 Write = Callable[..., Path]
 
@@ -78,8 +78,8 @@ def test_a_rank_of_torchrun_whose_main_thread_hangs_ends_itself(tmp_path: Path) 
         port = free.getsockname()[1]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        server().start(
+            program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={**environment, "RANK": str(rank)},
         )
         for rank in range(2)

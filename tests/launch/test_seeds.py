@@ -13,6 +13,7 @@ from etude.recipe.schema import Recipe
 from etude.records.events import Attempt, Control, Event
 from etude.records.store import Run, list_runs
 from etude.start import Options
+from tests.forking import server
 
 Make = Callable[..., Recipe]
 
@@ -107,7 +108,8 @@ def test_the_executor_starts_the_ranks_of_a_recipe_with_its_seed_and_folder(
 ) -> None:
     path = write_recipe({"train.steps": 2, "train.devices": 2})
     recipe = with_changes(load_recipe(path), {"seed": 5})
-    ended = execute(recipe, Options(runs=tmp_path / "runs"), ["train", str(path)])
+    with server().instead():
+        ended = execute(recipe, Options(runs=tmp_path / "runs"), ["train", str(path)])
     (run,) = list_runs(tmp_path / "runs")
     assert (ended.code, ended.run and ended.run.path, run.recipe.seed) == (0, run.path, 5)
     assert [each.event.devices for each in run.ledger().entries if isinstance(each.event, Attempt)] == [2]

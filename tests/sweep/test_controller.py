@@ -5,11 +5,11 @@ import signal
 import subprocess
 from pathlib import Path
 
-from etude.processes import python_command, python_environment
 from etude.records.folder import list_checkpoints
 from etude.records.store import Run, list_runs
 from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import load_sweep
+from tests.forking import server
 from tests.processes import wait_for
 from tests.sweeps import attempts, execute, make, require_equal
 
@@ -19,9 +19,7 @@ def test_killed_controller_and_stage_and_the_same_command_again(tmp_path: Path, 
     path = make(tmp_path, corpus, {"train.steps": [40, steps]})
     place, sweep = tmp_path / "place", load_sweep(path)
     words = ["sweep", "run", str(path), "--folder", str(place)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
+    controller = server().etude(words, stderr=subprocess.DEVNULL)
 
     def begun() -> Run | None:
         found = (
@@ -49,9 +47,7 @@ def test_a_stage_that_outlives_its_controller_is_waited_for(tmp_path: Path, corp
         folder.write(sweep)
     recipe = folder.recipe(sweep.trials[0].name)
     words = ["sweep", "stage", str(recipe), "--runs", str(folder.runs)]
-    stage = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
+    stage = server().etude(words, stderr=subprocess.DEVNULL)
     wait_for(lambda: list_runs(folder.runs))
     assert execute(path, place, told).finished == 1 and stage.wait() == 0
     assert any("was started before" in line for line in told) or told[0].startswith("1 trial, 1 finished")
@@ -61,9 +57,7 @@ def test_a_stage_that_outlives_its_controller_is_waited_for(tmp_path: Path, corp
 def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path, corpus: Path) -> None:
     path, place = make(tmp_path, corpus, {"train.steps": [400]}), tmp_path / "place"
     words = ["sweep", "run", str(path), "--folder", str(place)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.PIPE, text=True
-    )
+    controller = server().etude(words, stderr=subprocess.PIPE, text=True)
     wait_for(
         lambda: place.exists() and any(list_checkpoints(run.checkpoints) for run in list_runs(place / "runs"))
     )

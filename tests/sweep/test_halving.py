@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from etude.processes import python_command, python_environment
 from etude.records.events import Evaluation
 from etude.records.store import list_runs
 from etude.run import run_recipe
@@ -28,6 +27,7 @@ from etude.sweep.outcome import Outcome, describe_outcome
 from etude.sweep.search import with_found
 from etude.sweep.tree import build_tree
 from tests.bases import write_corpus
+from tests.forking import server
 from tests.processes import wait_for
 from tests.sweeps import attempts, outcome, sweep_values, write_sweep
 
@@ -77,9 +77,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     folder = tmp_path_factory.mktemp("halving")
     path, place = make(folder), folder / "place"
     words = ["sweep", "run", str(path), "--folder", str(place)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
+    controller = server().etude(words, stderr=subprocess.DEVNULL)
     wait_for(lambda: (place / "runs").exists() and len(list_runs(place / "runs")) >= 2)
     controller.kill()
     controller.wait()
@@ -119,9 +117,7 @@ def test_the_best_at_each_rung_go_on_as_if_they_had_never_paused(swept: Swept, t
 def test_with_two_places_the_rule_holds_for_the_order_in_which_trials_came(tmp_path: Path) -> None:
     path, place = make(tmp_path, at_once=2), tmp_path / "place"
     words = ["sweep", "run", str(path), "--folder", str(place)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
+    controller = server().etude(words, stderr=subprocess.DEVNULL)
     wait_for(lambda: place.exists() and Decisions.read(place).came)
     controller.kill()
     controller.wait()

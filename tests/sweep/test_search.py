@@ -12,7 +12,6 @@ import optuna
 import pytest
 
 from etude.errors import InputError, RecipeError
-from etude.processes import python_command, python_environment
 from etude.records.store import list_runs
 from etude.sweep.decisions import FILE, Choice, Decisions
 from etude.sweep.execute import run_sweep
@@ -20,6 +19,7 @@ from etude.sweep.folder import SweepFolder
 from etude.sweep.grid import Study, load_sweep
 from etude.sweep.rungs import AtRung
 from etude.sweep.search import Known, Searches, choose, foresee, trial_of, with_found
+from tests.forking import server
 from tests.processes import wait_for
 from tests.sweep.journals import Course, write_trial
 from tests.sweeps import sweep_values, write_sweep
@@ -200,9 +200,7 @@ def test_a_killed_search_gives_the_trials_of_a_quiet_one(tmp_path: Path, corpus:
     assert told[-2].endswith("(4 of 4)")
     assert "4 finished" in (quiet / "report" / "report.md").read_text()
     words = ["sweep", "run", str(path), "--folder", str(killed)]
-    controller = subprocess.Popen(
-        python_command("etude", *words), env=python_environment(), stderr=subprocess.DEVNULL
-    )
+    controller = server().etude(words, stderr=subprocess.DEVNULL)
     wait_for(lambda: (killed / "runs").exists() and len(list_runs(killed / "runs")) > 1, controller)
     controller.kill()
     controller.wait()
