@@ -33,7 +33,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-SHARED = Path(__file__).parents[2] / "shared"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+# What is loaded for the tests is kept compiled, whatever the environment says, for the processes that they start;
+# from the first test on it holds again.
+_writes_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = _writes_no_bytecode
     gc.collect()
     gc.freeze()  # what was loaded for 9,000 tests is not looked through again and again for garbage
 
@@ -70,8 +76,13 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _measured_once() -> Iterator[None]:
-    """What the device can do is measured once, not for every run; steps of runs alike are traced once."""
+    """What the device can do is measured once, not for every run; steps of runs alike are traced once, and git
+    is asked for the state of this repository once.
+    """
     from etude import session
+    from etude.records import environment
+
+    ask, ask_once = environment._git, functools.cache(environment._git)
 
     memories: dict[str, memory.Memory] = {}
 
@@ -84,6 +95,9 @@ def _measured_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "measure_matrix_rate", functools.cache(session.measure_matrix_rate))
         patch.setattr(beginning, "memory_of", memory_of)
+        patch.setattr(environment, "_git", lambda: ask_once() if Path.cwd() == ROOT else ask())
+        versions = tuple(environment._versions())
+        patch.setattr(environment, "_versions", lambda: versions)
         yield
 
 

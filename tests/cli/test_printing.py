@@ -194,7 +194,10 @@ def test_questions_end_where_nobody_answers(
         streams = {"stdin": reader, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         if way == "closed":
             streams["preexec_fn"] = lambda: os.close(0)
-        process = start(cache, *words, **streams)
+            process = start(cache, *words, **streams)
+        else:
+            environment = {**os.environ, "ETUDE_CACHE": str(cache), "TERM": "xterm"}
+            process = server().etude(words, env=environment, **streams)
         _, err = process.communicate(timeout=60)
         os.close(reader)
         assert b"Traceback" not in err and process.returncode in (0, 2), err.decode()
