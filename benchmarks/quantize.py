@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from etude.errors import EtudeError
 from etude.export import load_model
 from etude.models.compressed import Scheme
-from etude.quantize.export import Settings, export_quantized
+from etude.quantize.export import export_quantized
+from etude.quantize.packed import Settings
+from etude.report.quantized import Packed
 
 FORMS: dict[str, dict[str, Any]] = {
     "int8 round, output": {"bits": 8},
@@ -55,12 +57,13 @@ def measure(run: str, settings: dict[str, Any], out: Path, runs: Path) -> dict[s
     except EtudeError as error:
         return {"refused": str(error)}
     seconds = time.perf_counter() - begin
-    arithmetic = bytes_by_arithmetic(out, Scheme(result.bits, result.group))
+    assert isinstance(result.form, Packed)
+    arithmetic = bytes_by_arithmetic(out, Scheme(result.form.bits, result.form.group))
     values = result.to_dict() | {"seconds": seconds, "arithmetic_bytes": arithmetic, "foreign": compare(out)}
     loss = result.figures["loss"]
     short = {
         "loss": f"{result.loss:+.3%}", "difference": loss.difference,
-        "bytes": result.file_bytes, "arithmetic": arithmetic, "left whole": len(result.kept),
+        "bytes": result.file_bytes, "arithmetic": arithmetic, "left whole": len(result.form.kept),
         "others": {
             name: (each.original[0], each.quantized[0], each.difference)
             for name, each in result.figures.items()

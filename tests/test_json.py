@@ -45,6 +45,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "export RUN SMALL --to int8",
         lambda value: {**value, **value["quantized"], "quantized": 0},
     ),
+    "export RUN OUT --to gguf-q8_0": (
+        "export RUN FILE --to gguf-q8_0 --max-loss 9",
+        lambda value: {**value, **value["quantized"], "quantized": 0},
+    ),
     "note RUN TEXT": ("note RUN done --section lessons --author anna", lambda value: value),
     "generate": ("generate RUN --prompt x --max-tokens 2", lambda value: value[0]),
 }

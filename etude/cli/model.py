@@ -60,6 +60,11 @@ class ExportKind(StrEnum):
     hf = "hf"
     int8 = "int8"
     int4 = "int4"
+    gguf_f16 = "gguf-f16"
+    gguf_q8_0 = "gguf-q8_0"
+    gguf_q6_k = "gguf-q6_k"
+    gguf_q5_k_m = "gguf-q5_k_m"
+    gguf_q4_k_m = "gguf-q4_k_m"
 
 
 class QuantizeMethod(StrEnum):
@@ -83,7 +88,7 @@ def export_model(
     kind: Annotated[
         ExportKind,
         typer.Option(
-            "--to", help="the adapter, base and adapter merged, a whole model, or one of 8 or 4 bits"
+            "--to", help="the adapter, base and adapter merged, a whole model, one of 8 or 4 bits, or a GGUF"
         ),
     ],
     method: Annotated[
@@ -128,16 +133,24 @@ def _write_export(
 ) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Write a form of a run; rows and values on what fewer bits cost. asked: options of these, as given."""
     from etude.export import export
-    from etude.quantize.export import BITS, Settings, export_quantized
+    from etude.quantize.export import export_quantized
+    from etude.quantize.gguf import GgufSettings
+    from etude.quantize.packed import BITS, Settings
 
+    names = {"--max-loss": "most_loss"}
+    chosen = {names.get(option, option[2:]): value for option, value in asked.items()}
     if kind in BITS:
-        names = {"--max-loss": "most_loss"}
-        chosen = {names.get(option, option[2:]): value for option, value in asked.items()}
         result = export_quantized(run, Settings(bits=BITS[kind], **chosen), out, runs=runs)
         return list(result.rows()), {"quantized": result.to_dict()}
-    if asked:
-        option = next(iter(asked))
-        raise InputError(f"{option} is for --to int8 and --to int4, not for --to {kind}; leave it out")
+    is_gguf = kind.startswith("gguf-")
+    if wrong := [option for option in asked if not (is_gguf and option == "--max-loss")]:
+        others = " and GGUF" if wrong[0] == "--max-loss" else ""
+        advice = f"{wrong[0]} is for --to int8 and --to int4{others}, not for --to {kind}"
+        raise InputError(f"{advice}; leave it out")
+    if is_gguf:
+        form = kind.removeprefix("gguf-").upper()
+        result = export_quantized(run, GgufSettings(form=form, **chosen), out, runs=runs)
+        return list(result.rows()), {"quantized": result.to_dict()}
     export(run, kind, out, runs=runs)
     return [], {}
 

@@ -1,13 +1,11 @@
-"""`etude export --to int8|int4`: a run's model quantised, read back, measured, and kept if it is good.
+"""`etude export` with fewer bits: a run's model quantised, read back, measured, and kept if it is good.
 
 Nothing is left where the loss grows by more than is allowed, a disk is full, or the process is ended.
 """
 
-import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -15,69 +13,59 @@ from torch import nn
 from etude import durable
 from etude.engine import checkpoint as checkpoints
 from etude.engine.device import choose_device
-from etude.engine.tensor_files import read_tensors, safetensors
 from etude.errors import FaultError, InputError
 from etude.export import export, load_model, require_new
-from etude.models import weights
-from etude.models.compressed import CONFIG, Scheme
-from etude.models.families.foreign import FOREIGN
-from etude.models.families.table import family_of
+from etude.models.hub import find_model
 from etude.models.lora import ADAPTER_FILE
-from etude.models.parts import linear_shape
-from etude.quantize.calibrate import Layer, layers_of_blocks, quantize_layers
 from etude.quantize.scoring import Examiner, compare
-from etude.quantize.sensitivity import choose_whole
-from etude.records.store import open_run
+from etude.records.store import Run, open_run
 from etude.report.card import model_card
-from etude.report.quantized import Quantized
+from etude.report.quantized import Form, Quantized
 from etude.start import find_weights, split_choice
 
-BITS = {"int8": 8, "int4": 4}
-_GROUPS = (128, 64, 32)
-_MEASURED = 32  # calibration samples with which the parts are measured
 _CARD = "README.md"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Choices for a quantised export.
+class Settings(Protocol):
+    """Choices for a form of a model with fewer bits, which it can be written in and read back from.
 
-    bits         4 or 8
-    method       gptq or round; None: gptq for 4 bits, round for 8
-    group        inputs that share a scale; 0: all of an output; None: all for 8 bits, and for 4 the largest
-                 of 128, 64 and 32 that divides the inputs of every layer
-    calibration  training samples with which it is calibrated
-    most_loss    share of the original's validation loss that it may cost
+    file       the file of the weights
+    advice     changes that make it cost less
+    most_loss  share of the original's validation loss that it may cost
     """
 
-    bits: int
-    method: str | None = None
-    group: int | None = None
-    calibration: int = 128
-    most_loss: float = 0.02
+    @property
+    def file(self) -> str: ...
 
-    def __post_init__(self) -> None:
-        if self.bits not in BITS.values():
-            raise InputError(f"there are no weights of {self.bits} bits; use 4 or 8")
-        if self.method not in (None, "gptq", "round"):
-            raise InputError(f"--method {self.method} is not known; use gptq or round")
-        if self.group is not None and self.group < 0:
-            raise InputError(f"--group is {self.group}; give 0 for a scale an output, or a size such as 128")
-        if self.calibration < 1:
-            raise InputError(f"--calibration is {self.calibration}; give a number of samples such as 128")
-        if not (math.isfinite(self.most_loss) and self.most_loss >= 0):
-            raise InputError(f"--max-loss is {self.most_loss}; give a share of the loss such as 0.02")
+    @property
+    def advice(self) -> str: ...
+
+    @property
+    def most_loss(self) -> float: ...
+
+    def check(self, whole: Path, model: nn.Module) -> None:
+        """Raises: InputError if the model in a folder has no such form."""
+
+    def write(self, hidden: Path, whole: Path, model: nn.Module, examiner: Examiner) -> Form:
+        """Write the form of a model into a folder; `whole` has the files of the original."""
+        ...
+
+    def read(self, hidden: Path, whole: Path, objective: str | None) -> nn.Module:
+        """The model in the written files, in fp32."""
+        ...
 
 
 def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = Path("runs")) -> Quantized:
-    """Write the model of a run with quantised weights as a folder that transformers loads.
+    """Write the model of a run with fewer bits as a folder that other tools load.
 
     The weights are quantised, written, read back and measured beside the original on the same validation
     samples; the card says what it costs.
 
-    Raises: InputError as for `export`, and if the run's data is gone or a group does not divide the inputs of
-    a layer; FaultError if it costs more than it may.
+    Raises: InputError as for `export`, and if the run's data is gone or the model has no such form;
+    FaultError if it costs more than it may.
     """
+    if not (math.isfinite(settings.most_loss) and settings.most_loss >= 0):
+        raise InputError(f"--max-loss is {settings.most_loss}; give a share of the loss such as 0.02")
     run = open_run(split_choice(given)[0], runs)
     out = out.absolute()
     require_new(out)
@@ -88,99 +76,42 @@ def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = 
         whole = export(given, kind, hidden / "whole", runs=runs)
         objective = run.recipe.train.objective if run.recipe.kind.hides_tokens else None
         model = load_model(whole, dtype=torch.float32, objective=objective)
-        scheme = _choose_scheme(model, settings)
+        settings.check(whole, model)
         examiner = Examiner(run, device)
         original = examiner.measure(model.to(device))
-        made = _quantize(model, whole, scheme, settings, examiner)
-        _write(hidden, whole, model, made, scheme)
-        count = len(made.layers)
-        made.layers.clear()  # two models more are to come
-        del model
-        quantized = load_model(hidden, dtype=torch.float32, objective=objective).to(device)
+        form = settings.write(hidden, whole, model, examiner)
+        del model  # two models more are to come
+        quantized = settings.read(hidden, whole, objective).to(device)
         figures = compare(original, examiner.measure(quantized))
         first = load_model(whole, dtype=torch.float32, objective=objective).to(device)
         speeds = examiner.tokens_per_second(first, quantized)
-        sizes = [(folder / checkpoints.MODEL_FILE).stat().st_size for folder in (whole, hidden)]
+        sizes = [path.stat().st_size for path in (whole / checkpoints.MODEL_FILE, hidden / settings.file)]
         result = Quantized(
-            bits=scheme.bits, group=scheme.group, method=made.method, calibration=made.calibration,
-            layers=count, kept=made.kept, costs=made.costs, figures=figures,
+            form=form, figures=figures,
             samples=len(original.score.parts if original.score.parts is not None else ()),
-            most_loss=settings.most_loss, file_bytes=(sizes[0], sizes[1]),
-            tokens_per_second=(speeds[0], speeds[1]),
+            most_loss=settings.most_loss, base_loss=_loss_of_base(run, examiner, device),
+            file_bytes=(sizes[0], sizes[1]), tokens_per_second=(speeds[0], speeds[1]),
         )  # fmt: skip
-        _require_good(given, result)
+        _require_good(given, result, settings.advice)
         card = model_card(run, checkpoint.name, kind, quantized=result)
         durable.write_file(hidden / _CARD, card.encode())
         durable.remove_folder(whole)
     return result
 
 
-@dataclass(frozen=True)
-class _Made:
-    layers: dict[str, Layer]
-    kept: list[str]
-    costs: dict[str, float]
-    method: str
-    calibration: int
+def _loss_of_base(run: Run, examiner: Examiner, device: torch.device) -> float | None:
+    """The loss of the model that a writer was tuned from; None if there is none, or its tokens are others."""
+    recipe = run.recipe
+    if recipe.model.from_ is None or not recipe.kind.writes_text:
+        return None
+    base = load_model(find_model(recipe.model.from_, recipe.model.revision), dtype=torch.float32)
+    return examiner.validation_loss(base.to(device))
 
 
-def _choose_scheme(model: nn.Module, settings: Settings) -> Scheme:
-    """The scheme for the layers of a model. Raises: InputError if no group divides their inputs."""
-    if family_of(model) is FOREIGN:
-        name = type(model).__name__
-        raise InputError(f"{name} runs through transformers; etude quantises the models it computes itself")
-    names = [name for block in layers_of_blocks(model) for name in block]
-    inputs = {name: linear_shape(model.get_submodule(name))[1] for name in names}
-    group = settings.group
-    if group is None and settings.bits == 4:
-        group = next((each for each in _GROUPS if not any(size % each for size in inputs.values())), None)
-        if group is None:
-            sizes = ", ".join(f"{size:,}" for size in sorted(set(inputs.values())))
-            wrong = f"layers have {sizes} inputs, which no group of 128, 64 or 32 divides"
-            raise InputError(f"{wrong}; give --group, or --group 0 for a scale an output")
-    for name, size in inputs.items():
-        if group and size % group:
-            raise InputError(f"--group {group} does not divide the {size:,} inputs of {name}; give another")
-    return Scheme(settings.bits, group or None)
-
-
-def _quantize(model: nn.Module, whole: Path, scheme: Scheme, settings: Settings, examiner: Examiner) -> _Made:
-    method = settings.method or ("gptq" if scheme.bits == 4 else "round")
-    batches = examiner.training_batches(settings.calibration)
-    names = [name for block in layers_of_blocks(model) for name in block]
-    stored, main = weights.stored_dtypes(whole)
-    layers = quantize_layers(
-        model, scheme, {name: stored.get(f"{name}.weight", main) for name in names},
-        (lambda: examiner.run(model, batches)) if method == "gptq" else None,
-    )  # fmt: skip
-    few = batches[:: -(-len(batches) // _MEASURED)]
-    kept, costs = choose_whole(model, layers, lambda: examiner.training_loss(model, few), settings.most_loss)
-    quantized = {name: layer for name, layer in layers.items() if name not in kept}
-    return _Made(quantized, kept, costs, method, len(batches) if method == "gptq" else 0)
-
-
-def _write(hidden: Path, whole: Path, model: nn.Module, made: _Made, scheme: Scheme) -> None:
-    """Write the files of the whole model with quantised layers in place of theirs; the card comes later."""
-    tensors = read_tensors(whole / checkpoints.MODEL_FILE)
-    for name, layer in made.layers.items():
-        del tensors[f"{name}.weight"]
-        tensors |= layer.to_file(name, scheme)
-    config: dict[str, Any] = durable.read_json_object(whole / "config.json")
-    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    left = [name for name in linear if name not in made.layers]
-    made_config = json.dumps({**config, CONFIG: scheme.to_config(left)}, indent=2).encode()
-    for path in whole.iterdir():
-        if path.name not in (checkpoints.MODEL_FILE, "config.json", _CARD):
-            durable.write_file(durable.inside(hidden, path.name), [path.read_bytes()])
-    durable.write_file(hidden / "config.json", made_config)
-    durable.write_file(hidden / checkpoints.MODEL_FILE, safetensors(tensors))
-
-
-def _require_good(given: str, result: Quantized) -> None:
+def _require_good(given: str, result: Quantized, advice: str) -> None:
     """Raises: FaultError if a model costs more loss than it may, or its loss is not a number."""
     if not result.loss <= result.most_loss:
         raise FaultError(
-            f"{given} in {result.bits} bits costs {result.loss:.2%} of its validation loss, and --max-loss "
-            f"allows {result.most_loss:.2%}; nothing is written: ask for more bits, --method gptq, a smaller "
-            "--group, more --calibration samples, or allow more"
+            f"{given} in {result.form.name} costs {result.loss:.2%} of its validation loss, and --max-loss "
+            f"allows {result.most_loss:.2%}; nothing is written: {advice}"
         )

@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -66,6 +67,21 @@ class Examiner:
     def training_loss(self, model: nn.Module, batches: list[NumpyBatch]) -> float:
         """The mean loss on some samples."""
         return evaluate(model, batches, self.kind.plain(), self.precision, self.world).loss
+
+    def validation_loss(self, model: nn.Module) -> float:
+        """The mean loss on the validation samples."""
+        assert self.corpus.validation is not None
+        batches = self._batches(self.corpus.validation, len(self.corpus.validation))
+        return self.training_loss(model, batches)
+
+    def validation_texts(self, count: int) -> list[str]:
+        """Texts of evenly spaced validation samples, without the special tokens between them."""
+        assert self.corpus.validation is not None
+        special, texts = set(self.corpus.tokenizer.special_ids), list[str]()
+        for batch in self._batches(self.corpus.validation, count):
+            for is_special, ids in groupby(batch.tokens.flatten().tolist(), key=special.__contains__):
+                texts += [] if is_special else [self.corpus.tokenizer.decode(ids)]
+        return texts
 
     @torch.no_grad()
     def tokens_per_second(self, *models: nn.Module) -> tuple[float, ...]:

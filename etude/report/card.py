@@ -17,7 +17,7 @@ from etude.records.window import mean_loss
 from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
-from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model, load_quantized
+from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model
 from etude.report.quantized import Quantized
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.sources import head_of
@@ -64,8 +64,8 @@ def make_card(
         "quantized": quantized and quantized.section(),
     }
     if quantized is not None:
-        sections["what"] += f" Quantised: {prose(quantized.title)}."
-        sections["code"] = "\n".join(load_quantized(_kind_of(history.run.recipe)[0]))
+        sections["what"] += f" Quantised: {prose(quantized.form.title)}."
+        sections["code"] = "\n".join(quantized.form.program(_kind_of(history.run.recipe)[0]))
     return take_marks(render("card.md.jinja", sections))
 
 

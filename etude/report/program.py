@@ -37,6 +37,19 @@ def load_quantized(auto: str) -> list[str]:
     return ["# pip install compressed-tensors", *text.split("\n")]
 
 
+def load_gguf(auto: str, file: str, head_dim: int | None) -> list[str]:
+    """Lines that load a GGUF file; head_dim: numbers of a head that transformers has to be told."""
+    given = f'folder, gguf_file="{file}"'
+    told = "" if head_dim is None else f", head_dim={head_dim}"
+    text = "\n".join(load_model(auto)).replace("from_pretrained(folder", f"from_pretrained({given}")
+    return [
+        f"# llama.cpp: llama-cli -m {file}",
+        "# Ollama: ollama create NAME -f Modelfile",
+        "# transformers: pip install gguf",
+        *text.replace(f"{given})", f"{given}{told})", 1).split("\n"),
+    ]
+
+
 def load_adapter(recipe: Recipe, auto: str, hub_id: str | None) -> list[str]:
     """Lines that load an adapter; a classifier needs its labels, and a writer to know what ends an answer.
 

@@ -50,7 +50,7 @@ def test_a_prompt_of_a_dash_is_what_stdin_has(
     [
         (
             ("export", "r", "out", "--to", "gguf"),
-            "'gguf' is not one of 'peft', 'merged', 'hf', 'int8', 'int4'",
+            "'gguf' is not one of 'peft', 'merged', 'hf', 'int8', 'int4', 'gguf-f16', 'gguf-q8_0', 'gguf-q6_k'",
         ),
         (("ensemble", "r", "s", "--by", "x"), "'x' is not one of 'mean', 'vote', 'consensus'"),
     ],
@@ -65,6 +65,10 @@ def test_options_of_fewer_bits_belong_to_them(etude: Etude, tmp_path: Path) -> N
     for option, value in (("--group", "32"), ("--max-loss", "0.1"), ("--method", "gptq")):
         outcome = etude("export", "run", tmp_path / "out", "--to", "hf", option, value)
         assert outcome.code == 2 and f"{option} is for --to int8 and --to int4" in outcome.err
+    outcome = etude("export", "run", tmp_path / "out", "--to", "gguf-q8_0", "--group", "32")
+    assert (
+        outcome.code == 2 and "--group is for --to int8 and --to int4, not for --to gguf-q8_0" in outcome.err
+    )
     assert etude("export", "run", tmp_path / "out", "--to", "int3").code == 2
 
 

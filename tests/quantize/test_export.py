@@ -18,10 +18,11 @@ from etude.evaluate.generate import generate
 from etude.export import export, load_model
 from etude.models.compressed import Scheme
 from etude.models.pretrained import inspect_model
-from etude.quantize.export import Settings, export_quantized
+from etude.quantize.export import export_quantized
+from etude.quantize.packed import Settings
 from etude.recipe.load import recipe_from
 from etude.records.store import Run
-from etude.report.quantized import Quantized
+from etude.report.quantized import Packed, Quantized
 from etude.run import run_recipe
 from etude.start import Options
 from tests.bases import write_corpus, write_gptj, write_instructions, write_labelled, write_pairs, write_qwen2
@@ -131,14 +132,15 @@ def test_the_loss_and_its_difference_are_those_of_the_folder(four: tuple[Quantiz
     assert best and result.figures["bits_per_byte"].difference is not None
     assert {"loss", "bits_per_byte"} <= result.figures.keys() and result.samples > 0
     card = (out / "README.md").read_text()
-    assert result.title in card and "## Quantisation" in card
+    assert result.form.title in card and "## Quantisation" in card
     assert "(before it was quantised)" in card and "(this model)" not in card
 
 
 def test_a_file_has_the_size_of_the_arithmetic(four: tuple[Quantized, Path], run: Run, folder: Path) -> None:
     result, out = four
     whole = load_file(export(str(run.path), "hf", folder / "whole") / "model.safetensors")
-    scheme, total = Scheme(4, result.group), 0
+    assert isinstance(result.form, Packed)
+    scheme, total = Scheme(4, result.form.group), 0
     for name, tensor in whole.items():
         is_quantized = "layers." in name and name.endswith("proj.weight")
         total += scheme.stored_bytes(*tensor.shape, 4) if is_quantized else tensor.nbytes
@@ -149,7 +151,8 @@ def test_a_file_has_the_size_of_the_arithmetic(four: tuple[Quantized, Path], run
 
 def test_eight_bits_cost_half_a_percent_at_most(run: Run, folder: Path) -> None:
     result = export_quantized(str(run.path), Settings(bits=8), folder / "eight")
-    assert abs(result.loss) < 0.005 and result.method == "round" and result.group is None
+    assert isinstance(result.form, Packed) and abs(result.loss) < 0.005
+    assert result.form.method == "round" and result.form.group is None
 
 
 def test_an_adapter_is_merged_and_its_answers_are_scored(tuned: Run, folder: Path) -> None:
@@ -205,7 +208,7 @@ def test_an_encoder_decoder_is_quantised_on_both_sides(folder: Path) -> None:
 def test_a_loss_that_is_too_large_leaves_nothing(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.quantize.export.choose_whole", lambda *_: ([], {}))
+    monkeypatch.setattr("etude.quantize.packed.choose_whole", lambda *_: ([], {}))
     monkeypatch.setattr(
         "etude.quantize.rounding.choose_scales", lambda weight, *_: torch.full((len(weight), 1), 0.5)
     )
