@@ -60,11 +60,17 @@ class ExportKind(StrEnum):
     hf = "hf"
     int8 = "int8"
     int4 = "int4"
-    gguf_f16 = "gguf-f16"
-    gguf_q8_0 = "gguf-q8_0"
-    gguf_q6_k = "gguf-q6_k"
-    gguf_q5_k_m = "gguf-q5_k_m"
-    gguf_q4_k_m = "gguf-q4_k_m"
+    gguf = "gguf"
+
+
+class GgufType(StrEnum):
+    """Forms of a GGUF file, as llama.cpp names them."""
+
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q6_k = "q6_k"
+    q5_k_m = "q5_k_m"
+    q4_k_m = "q4_k_m"
 
 
 class QuantizeMethod(StrEnum):
@@ -88,9 +94,15 @@ def export_model(
     kind: Annotated[
         ExportKind,
         typer.Option(
-            "--to", help="the adapter, base and adapter merged, a whole model, one of 8 or 4 bits, or a GGUF"
+            "--to",
+            metavar="FORM",
+            help="peft: the adapter, merged: base and adapter, hf: a whole model, int8 and int4: one of "
+            "fewer bits, gguf: one for llama.cpp",
         ),
     ],
+    type_: Annotated[
+        GgufType | None, typer.Option("--type", help="of a gguf, by the bits of a weight (default: q8_0)")
+    ] = None,
     method: Annotated[
         QuantizeMethod | None,
         typer.Option(help="of rounding: gptq is calibrated (default of int4), round is not (of int8)"),
@@ -115,7 +127,13 @@ def export_model(
     from etude.report.wording import size
     from etude.start import split_choice
 
-    given = {"--method": method, "--group": group, "--calibration": calibration, "--max-loss": max_loss}
+    given = {
+        "--type": type_,
+        "--method": method,
+        "--group": group,
+        "--calibration": calibration,
+        "--max-loss": max_loss,
+    }
     asked = {option: value for option, value in given.items() if value is not None}
     measured, beside = _write_export(run, kind.value, out, asked, runs)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
@@ -137,19 +155,17 @@ def _write_export(
     from etude.quantize.gguf import GgufSettings
     from etude.quantize.packed import BITS, Settings
 
-    names = {"--max-loss": "most_loss"}
+    of_packed = ("--method", "--group", "--calibration", "--max-loss")
+    taken = {"int8": of_packed, "int4": of_packed, "gguf": ("--type", "--max-loss")}
+    for option in asked:
+        if option not in taken.get(kind, ()):
+            forms = " and ".join(f"--to {form}" for form, options in taken.items() if option in options)
+            raise InputError(f"{option} is for {forms}, not for --to {kind}; leave it out")
+    names = {"--max-loss": "most_loss", "--type": "form"}
     chosen = {names.get(option, option[2:]): value for option, value in asked.items()}
-    if kind in BITS:
-        result = export_quantized(run, Settings(bits=BITS[kind], **chosen), out, runs=runs)
-        return list(result.rows()), {"quantized": result.to_dict()}
-    is_gguf = kind.startswith("gguf-")
-    if wrong := [option for option in asked if not (is_gguf and option == "--max-loss")]:
-        others = " and GGUF" if wrong[0] == "--max-loss" else ""
-        advice = f"{wrong[0]} is for --to int8 and --to int4{others}, not for --to {kind}"
-        raise InputError(f"{advice}; leave it out")
-    if is_gguf:
-        form = kind.removeprefix("gguf-").upper()
-        result = export_quantized(run, GgufSettings(form=form, **chosen), out, runs=runs)
+    if kind in taken:
+        settings = Settings(bits=BITS[kind], **chosen) if kind in BITS else GgufSettings(**chosen)
+        result = export_quantized(run, settings, out, runs=runs)
         return list(result.rows()), {"quantized": result.to_dict()}
     export(run, kind, out, runs=runs)
     return [], {}

@@ -27,18 +27,20 @@ _TEXT_SAMPLES = 64  # validation samples whose texts are encoded in both ways
 
 @dataclass(frozen=True, kw_only=True)
 class GgufSettings:
-    """Choices for a GGUF file: its form, a key of FORMS, and the share of the loss that it may cost.
+    """Choices for a GGUF file: its form, a key of FORMS in any case, and the share of loss that it may cost.
 
     The same share is allowed for the ids that llama.cpp gives to text, where it splits text otherwise than
     the tokenizer of the run.
     """
 
-    form: str
+    form: str = "q8_0"
     most_loss: float = 0.02
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "form", self.form.upper())
         if self.form not in FORMS:
-            raise InputError(f"GGUF {self.form} is not known; use one of {', '.join(FORMS)}")
+            known = ", ".join(FORMS).lower()
+            raise InputError(f"--type {self.form.lower()} is not known; use one of {known}")
 
     @property
     def file(self) -> str:
@@ -48,7 +50,7 @@ class GgufSettings:
     @property
     def advice(self) -> str:
         """Changes that make it cost less."""
-        return "ask for more bits, such as gguf-q8_0, or allow more"
+        return "ask for more bits, such as --type q8_0, or allow more"
 
     def check(self, whole: Path, model: nn.Module) -> None:
         """Raises: InputError if GGUF has no such model or tokenizer, or a package is missing."""

@@ -37,7 +37,7 @@ def import_gguf(form: str) -> Any:
             import libgguf  # noqa: F401
     except ImportError as error:
         advice = 'pip install "etude-workbench[gguf]"'
-        raise InputError(f"--to gguf-{form.lower()} needs the package {error.name}; {advice}") from None
+        raise InputError(f"--to gguf needs the package {error.name}; {advice}") from None
     return gguf
 
 

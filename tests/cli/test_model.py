@@ -49,8 +49,8 @@ def test_a_prompt_of_a_dash_is_what_stdin_has(
     ("words", "says"),
     [
         (
-            ("export", "r", "out", "--to", "gguf"),
-            "'gguf' is not one of 'peft', 'merged', 'hf', 'int8', 'int4', 'gguf-f16', 'gguf-q8_0', 'gguf-q6_k'",
+            ("export", "r", "out", "--to", "int3"),
+            "'int3' is not one of 'peft', 'merged', 'hf', 'int8', 'int4', 'gguf'",
         ),
         (("ensemble", "r", "s", "--by", "x"), "'x' is not one of 'mean', 'vote', 'consensus'"),
     ],
@@ -65,11 +65,10 @@ def test_options_of_fewer_bits_belong_to_them(etude: Etude, tmp_path: Path) -> N
     for option, value in (("--group", "32"), ("--max-loss", "0.1"), ("--method", "gptq")):
         outcome = etude("export", "run", tmp_path / "out", "--to", "hf", option, value)
         assert outcome.code == 2 and f"{option} is for --to int8 and --to int4" in outcome.err
-    outcome = etude("export", "run", tmp_path / "out", "--to", "gguf-q8_0", "--group", "32")
-    assert (
-        outcome.code == 2 and "--group is for --to int8 and --to int4, not for --to gguf-q8_0" in outcome.err
-    )
-    assert etude("export", "run", tmp_path / "out", "--to", "int3").code == 2
+    outcome = etude("export", "run", tmp_path / "out", "--to", "gguf", "--group", "32")
+    assert outcome.code == 2 and "--group is for --to int8 and --to int4, not for --to gguf" in outcome.err
+    outcome = etude("export", "run", tmp_path / "out", "--to", "int8", "--type", "q8_0")
+    assert outcome.code == 2 and "--type is for --to gguf, not for --to int8" in outcome.err
 
 
 def test_a_quantised_export_tells_what_it_costs_and_is_generated_with(

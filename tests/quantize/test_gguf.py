@@ -152,7 +152,7 @@ def test_text_that_costs_too_much_in_llama_cpp_leaves_nothing(run: Run, tmp_path
 
 
 def test_what_gguf_does_not_know_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="GGUF Q3 is not known; use one of F16"):
+    with pytest.raises(InputError, match="--type q3 is not known; use one of f16"):
         GgufSettings(form="Q3")
     with pytest.raises(InputError, match="--max-loss is nan"):
         write(run, "Q8_0", tmp_path / "out", most_loss=float("nan"))
