@@ -80,6 +80,17 @@ class QuantizeMethod(StrEnum):
     round = "round"
 
 
+Form = Annotated[
+    ExportKind,
+    typer.Option(
+        "--to",
+        metavar="FORM",
+        help="peft: the adapter, merged: base and adapter, hf: a whole model, int8 and int4: one of fewer "
+        "bits, gguf: one for llama.cpp",
+    ),
+]
+
+
 def export_model(
     run: Annotated[
         str,
@@ -91,15 +102,7 @@ def export_model(
         ),
     ],
     out: Annotated[Path, typer.Argument(parser=parse_output, help="the folder to write", metavar="OUT")],
-    kind: Annotated[
-        ExportKind,
-        typer.Option(
-            "--to",
-            metavar="FORM",
-            help="peft: the adapter, merged: base and adapter, hf: a whole model, int8 and int4: one of "
-            "fewer bits, gguf: one for llama.cpp",
-        ),
-    ],
+    kind: Form,
     type_: Annotated[
         GgufType | None, typer.Option("--type", help="of a gguf, by the bits of a weight (default: q8_0)")
     ] = None,
