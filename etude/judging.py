@@ -9,8 +9,9 @@ from etude.engine.device import choose_device
 from etude.engine.precision import choose_precision, has_native_bf16
 from etude.errors import InputError
 from etude.evaluate.execute import Exercise, check_solutions, judge, read_exercises
-from etude.evaluate.sandbox import Limits, Sandbox
+from etude.evaluate.sandbox import Sandbox
 from etude.evaluate.solve import write_programs
+from etude.evaluate.verdicts import Limits
 from etude.export import find_end_ids, find_folder, load_model, open_chat, stored_dtype
 from etude.models.families.table import family_of
 from etude.models.parts import head_modules

@@ -31,10 +31,12 @@ restart_syscall 219 128; getcpu 309 168; arch_prctl 158 -; ioctl 16 29; fcntl 72
 clone 56 220; clone3 435 435; tgkill 234 131; kill 62 129; execve 59 221; unshare 272 97; mount 165 40;
 setns 308 268; pidfd_getfd 438 438; ptrace 101 117; keyctl 250 219; bpf 321 280; seccomp 317 277;
 capset 126 91; landlock_create_ruleset 444 444; landlock_add_rule 445 445; landlock_restrict_self 446 446;
+fork 57 -; vfork 58 -; wait4 61 260; waitid 247 95;
 fsync 74 82; fdatasync 75 83; ftruncate 77 46; fallocate 285 47; rename 82 -; renameat 264 38;
 renameat2 316 276; unlink 87 -; unlinkat 263 35; mkdir 83 -; mkdirat 258 34; rmdir 84 -
 """
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _CAPABILITY_VERSION = 0x20080522
 _SIGKILL = 9
 
@@ -70,6 +72,11 @@ def forbid_new_privileges() -> None:
 def end_with_parent() -> None:
     """Let the kernel kill this process once the thread that started it has ended."""
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all that its children leave behind."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def forbid_dumps() -> None:

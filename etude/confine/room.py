@@ -66,6 +66,7 @@ class Room:
     readable      folders and files that it may read, beside those of Python and the system
     runnable      programs that it may start in its own place, and what they load
     writable      folders in which it may make and remove files
+    may_fork      whether it may start processes, which then have the same room each
     """
 
     cpu_seconds: int | None
@@ -75,6 +76,7 @@ class Room:
     readable: tuple[str, ...] = ()
     runnable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    may_fork: bool = False
 
 
 def strongest(most: Tier = Tier(_NEWEST_LANDLOCK, True, True)) -> Tier:
@@ -115,7 +117,11 @@ def enter(room: Room, tier: Tier) -> None:
         landlock.restrict(_paths(room), tier.landlock)
     kernel.drop_capabilities()
     if tier.seccomp:
-        seccomp.install(seccomp.allow_list(may_execute=bool(room.runnable), may_change=bool(room.writable)))
+        seccomp.install(
+            seccomp.allow_list(
+                may_execute=bool(room.runnable), may_change=bool(room.writable), may_fork=room.may_fork
+            )
+        )
 
 
 def limit(room: Room) -> None:

@@ -3,7 +3,7 @@
 It is told the limits of a sample and is handed two files, the sample's and its tests'. For each it begins
 a confined process that can start no other: one runs the sample, the other the tests, which call the sample
 over a pipe. So a sample sees neither its tests nor the nonce that they end with. `sandbox.py` is the other
-end.
+end. A program of another language is one file, which `programs.py` runs.
 """
 
 import importlib
@@ -18,7 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 from etude.confine import kernel
+from etude.confine.family import state
 from etude.confine.room import Room, Tier, enter, leave_namespaces
+from etude.evaluate.programs import run_program
 from etude.evaluate.sides import hold_sample, hold_tests
 
 # What samples use most, imported once for all of them.
@@ -49,7 +51,11 @@ def main() -> None:
         if not order:
             return
         asked = json.loads(order)
-        answer = _run(Room(**asked["room"]), tier, asked["asleep_seconds"], files)
+        if len(files) == 1:
+            with open(files.pop(), encoding="utf-8") as program:
+                answer = run_program({**asked, "build": json.load(program)}, tier)
+        else:
+            answer = _run(Room(**asked["room"]), tier, asked["asleep_seconds"], files)
         for file in files:
             os.close(file)
         channel.sendall(json.dumps(answer).encode() + b"\n")
@@ -102,35 +108,22 @@ def _listen(said: int, children: tuple[int, int], asleep_seconds: float) -> tupl
     process waits for a core, as on a loaded machine, does not count.
     """
     words, asleep, idle, last = b"", 0.0, 0.0, time.monotonic()
-    before: list[tuple[bool, list[bytes]]] = []
+    before: list[tuple[bool, float]] = []
     while asleep < asleep_seconds and idle < _MOST_IDLE * asleep_seconds:
         if select.select([said], [], [], _LOOK_SECONDS)[0]:
             part = os.read(said, _MOST_BYTES)
             words += part
             if not part or len(words) > _MOST_BYTES:
                 return words[:_MOST_BYTES], ""
-        now, found = time.monotonic(), [_state(child) for child in children]
-        if any(threads > _MOST_THREADS for *_, threads in found):
+        now, found = time.monotonic(), [state(child) for child in children]
+        if any(each.threads > _MOST_THREADS for each in found):
             return words, "threads"
-        states = [(is_running, times) for is_running, times, _ in found]
-        is_asleep = states == before and not any(is_running for is_running, _ in states)
+        states = [(each.is_running, each.seconds) for each in found]
+        is_asleep = states == before and not any(each.is_running for each in found)
         asleep = asleep + now - last if is_asleep else 0.0
         idle += now - last if is_asleep else 0.0
         last, before = now, states
     return words, "asleep"
-
-
-def _state(child: int) -> tuple[bool, list[bytes], int]:
-    """True if a process runs, or waits for a core or disk; its threads' time; their number."""
-    try:
-        place = os.open(f"/proc/{child}/stat", os.O_RDONLY)
-    except OSError:
-        return False, [], 0
-    try:
-        fields = os.read(place, 4096).rpartition(b")")[2].split()
-    finally:
-        os.close(place)
-    return fields[0] in (b"R", b"D"), fields[11:13], int(fields[17])
 
 
 def _end(child: int, is_waiting: bool) -> dict[str, Any]:

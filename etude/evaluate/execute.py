@@ -1,7 +1,8 @@
 """Problems that a model is to solve by code, and the verdicts of a sandbox on what it writes.
 
 A row is of HumanEval's shape (`prompt`, `test`, `entry_point`), of MBPP's (`text` or `prompt`, `test_list`,
-`code`) or one's own: `prompt`, `tests` (text or a list of them) and, if there is one, `entry_point`.
+`code`) or one's own: `prompt`, `tests` (text or a list of them) and, if there is one, `entry_point`. Rows of
+other languages have the shape of MultiPL-E (`language`, `prompt`, `tests`, `stop_tokens`) or HumanEval-X.
 """
 
 import ast
@@ -17,8 +18,10 @@ from typing import Any
 from etude.data.rows import Row
 from etude.data.sources import read_all_rows
 from etude.errors import InputError
-from etude.evaluate.fences import program_of
-from etude.evaluate.sandbox import Problem, Sandbox, Verdict
+from etude.evaluate.fences import block_of, program_of
+from etude.evaluate.languages import PYTHON, Language, complete, cut, find_language, find_tools
+from etude.evaluate.sandbox import Problem, Sandbox
+from etude.evaluate.verdicts import Verdict
 from etude.interruption import with_points
 
 # Where the function that a prompt has begun is over, or a program. Source: arXiv:2107.03374, section 2.1.
@@ -36,6 +39,7 @@ class Exercise:
     prompt    text that a sample goes on from
     asked     the same as an instruction
     solution  the row's own, "" if it has none
+    stops     texts that end a sample in another language
     """
 
     name: str
@@ -43,9 +47,14 @@ class Exercise:
     asked: str
     problem: Problem
     solution: str = ""
+    stops: tuple[str, ...] = ()
 
     def sample(self, text: str, *, is_answer: bool) -> str:
         """The program that a model has written: its text behind the prompt, or the code of its answer."""
+        if self.problem.language:
+            if not is_answer:
+                return self.prompt + cut(text, self.stops)
+            return complete(self.prompt, block_of(text), self.stops)
         name = self.problem.entry_point
         begun = re.search(_DEFINITION.format(name), self.prompt, re.MULTILINE) if name else None
         if not is_answer:
@@ -94,8 +103,16 @@ def choose_exercises(path: Path, most: int) -> list[Exercise]:
 
 def digest(exercises: Sequence[Exercise]) -> str:
     """A hash of problems and their tests, whatever file they come from."""
-    told = json.dumps([{**asdict(each), "name": ""} for each in exercises], sort_keys=True)
+    told = json.dumps([_told(each) for each in exercises], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _told(exercise: Exercise) -> dict[str, Any]:
+    """What a hash is of; problems in Python have the hash that they had before there were others."""
+    told = {**asdict(exercise), "name": ""}
+    if not exercise.problem.language:
+        del told["stops"], told["problem"]["language"]
+    return told
 
 
 def judge(sandbox: Sandbox, exercises: Sequence[Exercise], samples: Sequence[Sequence[str]]) -> list[Judged]:
@@ -135,6 +152,8 @@ def check_solutions(sandbox: Sandbox, exercises: Sequence[Exercise]) -> list[str
 
 def _read(row: Row, place: str) -> Exercise:
     name = str(row.get("task_id", place))[:100]
+    if language := _language(row, place):
+        return _read_program(row, language, place)
     if "test" in row and "entry_point" in row:
         prompt, tests = _text(row, "prompt", place), _text(row, "test", place)
         solution = prompt + str(row["canonical_solution"]) if row.get("canonical_solution") else ""
@@ -168,12 +187,38 @@ def _read(row: Row, place: str) -> Exercise:
         )
     entry_point = str(row.get("entry_point") or "") or _defined(solution, tests)
     _check_name(entry_point, place)
-    language = str(row.get("language") or "python").lower()
-    if language not in ("python", "py"):
-        raise InputError(f"{place}: language is {language[:30]!r}, and problems are run in Python only")
     problem = Problem(tests=tests, entry_point=entry_point, context=prompt)
     asked = f"Complete this code. Answer with the whole of it.\n```python\n{prompt.rstrip()}\n```"
     return Exercise(name=name, prompt=prompt, asked=asked, problem=problem, solution=solution)
+
+
+def _language(row: Row, place: str) -> Language | None:
+    """The language of a row; None of Python. HumanEval-X says it before the number of the task."""
+    is_x = "declaration" in row and "test" in row
+    said = row.get("language") or (str(row.get("task_id", "")).partition("/")[0] if is_x else PYTHON)
+    try:
+        language = find_language(str(said))
+        if language is not None:
+            find_tools(language)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    return language
+
+
+def _read_program(row: Row, language: Language, place: str) -> Exercise:
+    """A problem in another language, whose tests are the end of the program."""
+    prompt, field = _text(row, "prompt", place), "tests" if "tests" in row else "test"
+    listed = isinstance(row.get(field), list)
+    tests = "\n".join(_list(row, field, place)) if listed else _text(row, field, place)
+    behind = str(row.get("canonical_solution") or "")
+    said = f"Complete this {language.name} code. Answer with the whole of it."
+    return Exercise(
+        name=str(row.get("task_id") or row.get("name") or place)[:100], prompt=prompt,
+        asked=f"{said}\n```{language.spellings[0]}\n{prompt.rstrip()}\n```",
+        problem=Problem(tests=tests, language=language.name.lower()),
+        solution=str(row.get("solution") or "") or (prompt + behind if behind else ""),
+        stops=tuple(_list(row, "stop_tokens", place)),
+    )  # fmt: skip
 
 
 def _check_name(entry_point: str, place: str) -> None:

@@ -32,6 +32,12 @@ def program_of(answer: str, entry_point: str) -> str:
     return next((block for block in blocks if block.strip()), "")
 
 
+def block_of(answer: str) -> str:
+    """The first block of code of an answer, in any language; without one the answer. Thoughts are left out."""
+    text = re.sub(r"\r\n?", "\n", answer.rpartition("</think>")[2])
+    return next((token.content for token in _MARKDOWN.parse(text) if token.type == "fence"), text)
+
+
 def is_python(info: str) -> bool:
     """True if the words behind a fence name Python, or no language."""
     found = _LANGUAGE.match(info)

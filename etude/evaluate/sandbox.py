@@ -5,13 +5,12 @@ not of the clock, so that a verdict does not depend on what else the machine doe
 confine, nothing is run unless the user typed that it may.
 """
 
-import contextlib
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,12 @@ from typing import Any, Self
 
 from etude.confine.room import Tier, strongest
 from etude.errors import FaultError, InputError
+from etude.evaluate.languages import MARK_BYTES, PYTHON, build, find_language, join
+from etude.evaluate.verdicts import Limits, Verdict, verdict_of_program, verdict_of_sample
 from etude.processes import python_command
 
 _MOST_SOURCE_BYTES = 1 << 20
 _MOST_ANSWER_BYTES = 1 << 20
-_MEMORY_ERRORS = ("MemoryError",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,48 +36,13 @@ class Problem:
     context      text that the sample begins with, whose own functions the tests use
     tests        Python; `check(candidate)` among it is called with the entry point
     entry_point  the name of what is tested; "" if the tests name it themselves
+    language     another than Python, "" for it; then tests are the end of the program that the sample begins
     """
 
     tests: str
     entry_point: str = ""
     context: str = ""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a sample.
-
-    outcome  passed, failed (an assertion), error, ended (too early); of limits: cpu, asleep, memory
-    words    the error in words, of foreign code
-    """
-
-    outcome: str
-    words: str = ""
-    cpu_seconds: float = 0.0
-    peak_bytes: int = 0
-
-    @property
-    def passed(self) -> bool:
-        """True if all tests passed."""
-        return self.outcome == "passed"
-
-    @property
-    def may_differ(self) -> bool:
-        """True if another try may end otherwise, as with all limits."""
-        return self.outcome in ("cpu", "asleep", "memory", "ended")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The limits of a sample, and the same of its tests.
-
-    cpu_seconds     that it may compute
-    asleep_seconds  that it and its tests may sleep or wait in a row; waiting for a core does not count
-    """
-
-    cpu_seconds: int = 10
-    asleep_seconds: float = 10.0
-    memory_bytes: int = 512 << 20
+    language: str = ""
 
 
 def cores() -> int:
@@ -100,14 +65,14 @@ class Sandbox:
     """
 
     def __init__(
-        self, *, limits: Limits = Limits(), processes: int | None = None, tier: Tier | None = None,
+        self, *, limits: Limits | None = None, processes: int | None = None, tier: Tier | None = None,
         is_unsafe: bool = False,
     ) -> None:  # fmt: skip
         """tier: instead of the strongest. is_unsafe: run without one. Raises: InputError without a tier."""
         self.tier = strongest() if tier is None else tier
         if not self.tier.confines and not is_unsafe:
             raise _unconfined(self.tier)
-        self._limits = limits
+        self._limits = limits or Limits()
         self._count = processes or cores()
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
@@ -190,19 +155,32 @@ class _Process:
 
     def judge(self, sample: str, problem: Problem, limits: Limits) -> Verdict:
         """Run a sample. Raises: OSError or ValueError if the process ended."""
-        nonce = secrets.token_hex(16)
-        tests = json.dumps({"nonce": nonce, **asdict(problem)})
+        nonce = secrets.token_hex(MARK_BYTES // 2)
+        language = find_language(problem.language or PYTHON)
+        if language is None:
+            tests = json.dumps({"nonce": nonce, **asdict(problem)})
+            return verdict_of_sample(self._ask({}, limits, sample, tests), nonce, limits)
+        program = build(language, join(language, sample, problem.tests), nonce, limits.memory_bytes)
+        with tempfile.TemporaryDirectory(prefix="etude-", ignore_cleanup_errors=True) as folder:
+            answer = self._ask({"folder": folder}, limits, json.dumps(program))
+        if "unable" in answer:
+            raise FaultError(f"a program in {language.name} could not be run: {answer['unable']}")
+        return verdict_of_program(answer, nonce, limits)
+
+    def _ask(self, beside: dict[str, Any], limits: Limits, *texts: str) -> dict[str, Any]:
+        """The answer to an order, with texts in files that are in no folder."""
         room = {"cpu_seconds": limits.cpu_seconds, "memory_bytes": limits.memory_bytes}
-        order = json.dumps({"room": room, "asleep_seconds": limits.asleep_seconds}).encode()
+        order = json.dumps({"room": room, "asleep_seconds": limits.asleep_seconds, **beside}).encode()
         files: list[int] = []
         try:
-            files += [_in_memory(text) for text in (sample, tests)]
+            files += [_in_memory(text) for text in texts]
             socket.send_fds(self._socket, [order], files)
         finally:
             for file in files:
                 os.close(file)
         self._socket.settimeout(None)
-        return _verdict(json.loads(self._answer()), nonce, limits)
+        found: dict[str, Any] = json.loads(self._answer())
+        return found
 
     def close(self) -> None:
         """End the process and, by the kernel, those that it began."""
@@ -225,31 +203,6 @@ def _unconfined(tier: Tier) -> InputError:
         f"this kernel cannot confine foreign code (it has {tier}, not Landlock and seccomp), so "
         "no sample is run; use Linux 5.13 or newer, or --unsafe-exec on a machine that you can lose"
     )
-
-
-def _verdict(answer: dict[str, Any], nonce: str, limits: Limits) -> Verdict:
-    ends = [answer["sample"], answer["tests"]]
-    cpu, peak = (max(end[name] for end in ends) for name in ("cpu_seconds", "peak_bytes"))
-    said: dict[str, Any] = {}
-    with contextlib.suppress(ValueError):
-        said = json.loads(answer["said"])
-    words = " ".join(str(said.get("words") or "").split())[:300]
-    if said == {"nonce": nonce}:
-        return Verdict("passed", "", cpu, peak)
-    if answer["over"] == "threads":
-        return Verdict("memory", "over 256 threads", cpu, peak)
-    if answer["over"]:
-        return Verdict("asleep", f"slept over {limits.asleep_seconds:g} s", cpu, peak)
-    # The kernel's clock of a limit differs from that of its accounts, by 16 % and more on a loaded machine.
-    if any(end["signal"] == signal.SIGXCPU or end["cpu_seconds"] > limits.cpu_seconds for end in ends):
-        return Verdict("cpu", f"over {limits.cpu_seconds} s of CPU time", cpu, peak)
-    for kind, outcome in (("assertion", "failed"), ("error", "error")):
-        if kind in said:
-            name = " ".join(str(said[kind]).split())
-            outcome = "memory" if name in _MEMORY_ERRORS else outcome
-            return Verdict(outcome, f"{name}: {words}" if words else name, cpu, peak)
-    died = next((end["signal"] for end in ends if end["signal"]), 0)
-    return Verdict("ended", f"by signal {died}" if died else "before its tests", cpu, peak)
 
 
 def _in_memory(text: str) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 from etude.evaluate.exam import Exam
 from etude.evaluate.execute import Exercise, check_solutions, digest, judge
-from etude.evaluate.sandbox import Limits, Sandbox, cores, require_tier
+from etude.evaluate.sandbox import Sandbox, cores, require_tier
 from etude.evaluate.solve import write_programs
+from etude.evaluate.verdicts import Limits
 from etude.objectives.kind import Measured
 from etude.recipe.schema import Execute, Recipe
 from etude.records import events

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.evaluate.sandbox import Problem, Verdict
+from etude.evaluate.sandbox import Problem
+from etude.evaluate.verdicts import Verdict
 
 SECRET = "c4n4ry-9f31"
 _CALL = """
@@ -69,7 +70,7 @@ class Targets:
             found.append(f"files outside: {names}")
         if (self.folder / "secret").stat().st_mode & 0o777 != 0o600:
             found.append("rights of a file were changed")
-        for place in (Path("/dev/shm"), Path("/tmp"), Path("/")):
+        for place in (Path("/dev/shm"), Path("/tmp"), Path("/var/tmp"), Path("/")):
             if place.is_dir():
                 found += [f"{path} was written" for path in place.glob("etude-attack*")]
         if living := _daemons():
@@ -81,7 +82,7 @@ class Targets:
         for pid in _daemons():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for place in (Path("/dev/shm"), Path("/tmp"), Path("/"), self.folder):
+        for place in (Path("/dev/shm"), Path("/tmp"), Path("/var/tmp"), Path("/"), self.folder):
             for path in place.glob("etude-attack*"):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         (self.folder / "precious").write_text("precious")

@@ -9,7 +9,8 @@ import pytest
 from etude.confine.room import strongest
 from etude.errors import InputError
 from etude.evaluate.execute import check_solutions, choose_exercises, digest, judge, read_exercises
-from etude.evaluate.sandbox import Limits, Sandbox
+from etude.evaluate.sandbox import Sandbox
+from etude.evaluate.verdicts import Limits
 
 _TIER = strongest()
 needs_kernel = pytest.mark.skipif(not _TIER.confines, reason=f"this kernel confines nothing ({_TIER})")

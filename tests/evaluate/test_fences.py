@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.evaluate.execute import Exercise
-from etude.evaluate.fences import program_of
+from etude.evaluate.fences import block_of, program_of
 from etude.evaluate.sandbox import Problem
 
 _ADD = "def add(a, b):\n    return a + b"
@@ -74,3 +74,8 @@ def test_a_prompt_that_begins_another_function_is_no_beginning_of_it() -> None:
 @given(st.text("`~>- \n\tpydef1.", max_size=200), st.sampled_from(["", "f"]))
 def test_any_text_is_read(text: str, name: str) -> None:
     assert isinstance(program_of(text, name), str)
+
+
+def test_a_block_of_another_language_is_taken_as_it_is() -> None:
+    assert block_of("<think>```c\nno\n```</think>Here:\n```c\nint f();\n```\nand `g`.") == "int f();\n"
+    assert block_of("int f();") == "int f();"

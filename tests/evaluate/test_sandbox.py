@@ -4,7 +4,8 @@ import pytest
 
 from etude.confine.room import Tier, strongest
 from etude.errors import InputError
-from etude.evaluate.sandbox import Limits, Problem, Sandbox
+from etude.evaluate.sandbox import Problem, Sandbox
+from etude.evaluate.verdicts import Limits
 from tests.evaluate import attacks
 
 _QUICK = Limits(cpu_seconds=1, asleep_seconds=1.0, memory_bytes=256 << 20)

@@ -6,7 +6,8 @@ import pytest
 
 from etude.confine.room import strongest
 from etude.evaluate import sides
-from etude.evaluate.sandbox import Limits, Problem, Sandbox
+from etude.evaluate.sandbox import Problem, Sandbox
+from etude.evaluate.verdicts import Limits
 
 _TIER = strongest()
 needs_kernel = pytest.mark.skipif(not _TIER.confines, reason=f"this kernel confines nothing ({_TIER})")
