@@ -65,17 +65,18 @@ def _compile_and_run(order: dict[str, Any], tier: Tier) -> dict[str, Any]:
     )  # fmt: skip
     environment = {**build["settings"], "PATH": build["path"], "HOME": folder, "TMPDIR": folder}
     for command in build["compile"]:
-        ran = _run(command, folder, environment, room, tier, asleep)
+        ran = _run(command, folder, environment, room, tier, asleep_seconds=asleep)
         if ran.status or ran.over:
             return {"compile": asdict(ran)}
     with contextlib.suppress(OSError):  # a linker may change no rights
         os.chmod(f"{folder}/program", 0o500)
     room = replace(room, **order["room"], file_bytes=0, writable=(), may_fork=build["starts"])
-    return {"run": asdict(_run(build["run"], folder, environment, room, tier, asleep, build["nonce"]))}
+    ran = _run(build["run"], folder, environment, room, tier, asleep_seconds=asleep, given=build["nonce"])
+    return {"run": asdict(ran)}
 
 
 def _run(
-    command: list[str], folder: str, environment: dict[str, str], room: Room, tier: Tier,
+    command: list[str], folder: str, environment: dict[str, str], room: Room, tier: Tier, *,
     asleep_seconds: float, given: str = "",
 ) -> Ran:  # fmt: skip
     """Run one command to its end or to a limit, and end all that it started. given: its standard input."""
