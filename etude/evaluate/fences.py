@@ -33,7 +33,7 @@ def program_of(answer: str, entry_point: str) -> str:
 
 
 def block_of(answer: str) -> str:
-    """The first block of code of an answer, in any language; without one the answer. Thoughts are left out."""
+    """The first block of code of an answer, in any language; without one the answer."""
     text = re.sub(r"\r\n?", "\n", answer.rpartition("</think>")[2])
     return next((token.content for token in _MARKDOWN.parse(text) if token.type == "fence"), text)
 
