@@ -108,7 +108,7 @@ def digest(exercises: Sequence[Exercise]) -> str:
 
 
 def _told(exercise: Exercise) -> dict[str, Any]:
-    """What a hash is of; problems in Python have the hash that they had before there were others."""
+    """The values that a hash is of; problems in Python have the hash of before there were others."""
     told = {**asdict(exercise), "name": ""}
     if not exercise.problem.language:
         del told["stops"], told["problem"]["language"]

@@ -206,7 +206,7 @@ def join(language: Language, sample: str, tests: str) -> str:
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """What a model has written up to a text that ends it; without any, to its first brace at the margin."""
+    """The text of a model up to one that ends it; without any, to its first brace at the margin."""
     places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
     if stops:
         return text[: min(places, default=len(text))]
@@ -259,7 +259,7 @@ def build(language: Language, program: str, nonce: str, memory_bytes: int) -> di
 
 @dataclass(frozen=True)
 class Tools:
-    """Where the commands of a language are, and what they read."""
+    """The places of the commands of a language, and of the files that they read."""
 
     paths: dict[str, str]
     path: str
@@ -291,7 +291,7 @@ def find_tools(language: Language) -> Tools:
 
 
 def _say(command: Sequence[str]) -> str:
-    """What a command prints. Raises: InputError if it fails."""
+    """The output of a command. Raises: InputError if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
