@@ -61,6 +61,7 @@ class ExportKind(StrEnum):
     int8 = "int8"
     int4 = "int4"
     gguf = "gguf"
+    onnx = "onnx"
 
 
 class GgufType(StrEnum):
@@ -86,7 +87,7 @@ Form = Annotated[
         "--to",
         metavar="FORM",
         help="peft: the adapter, merged: base and adapter, hf: a whole model, int8 and int4: one of fewer "
-        "bits, gguf: one for llama.cpp",
+        "bits, gguf: one for llama.cpp, onnx: an encoder for onnxruntime",
     ),
 ]
 
@@ -170,6 +171,11 @@ def _write_export(
         settings = Settings(bits=BITS[kind], **chosen) if kind in BITS else GgufSettings(**chosen)
         result = export_quantized(run, settings, out, runs=runs)
         return list(result.rows()), {"quantized": result.to_dict()}
+    if kind == "onnx":
+        from etude.quantize.onnx import export_onnx
+
+        checked = export_onnx(run, out, runs=runs)
+        return list(checked.rows()), {"onnx": checked.to_dict()}
     export(run, kind, out, runs=runs)
     return [], {}
 

@@ -1,1 +1,1 @@
-"""Models of runs with weights of 4 or 8 bits: made, measured against the original, and written."""
+"""Models of runs in other forms, of fewer bits or for other programs: made, checked and written."""

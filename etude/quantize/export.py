@@ -93,7 +93,7 @@ def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = 
             file_bytes=(sizes[0], sizes[1]), tokens_per_second=(speeds[0], speeds[1]),
         )  # fmt: skip
         _require_good(given, result, settings.advice)
-        card = model_card(run, checkpoint.name, kind, quantized=result)
+        card = model_card(run, checkpoint.name, kind, result)
         durable.write_file(hidden / _CARD, card.encode())
         durable.remove_folder(whole)
     return result

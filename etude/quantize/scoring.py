@@ -71,14 +71,17 @@ class Examiner:
     def validation_loss(self, model: nn.Module) -> float:
         """The mean loss on the validation samples."""
         assert self.corpus.validation is not None
-        batches = self._batches(self.corpus.validation, len(self.corpus.validation))
-        return self.training_loss(model, batches)
+        return self.training_loss(model, self.validation_batches(len(self.corpus.validation)))
+
+    def validation_batches(self, count: int) -> list[NumpyBatch]:
+        """Evenly spaced validation samples, one a batch."""
+        assert self.corpus.validation is not None
+        return self._batches(self.corpus.validation, count)
 
     def validation_texts(self, count: int) -> list[str]:
         """Texts of evenly spaced validation samples, without the special tokens between them."""
-        assert self.corpus.validation is not None
         special, texts = set(self.corpus.tokenizer.special_ids), list[str]()
-        for batch in self._batches(self.corpus.validation, count):
+        for batch in self.validation_batches(count):
             for is_special, ids in groupby(batch.tokens.flatten().tolist(), key=special.__contains__):
                 texts += [] if is_special else [self.corpus.tokenizer.decode(ids)]
         return texts
@@ -86,8 +89,7 @@ class Examiner:
     @torch.no_grad()
     def tokens_per_second(self, *models: nn.Module) -> tuple[float, ...]:
         """Tokens of validation samples that pass through each model in a second, at its fastest."""
-        assert self.corpus.validation is not None
-        batches = self._batches(self.corpus.validation, _TIMED)
+        batches = self.validation_batches(_TIMED)
         tokens = sum(batch.tokens.size for batch in batches)
         seconds = [float("inf")] * len(models)
         for _ in range(_TURNS):

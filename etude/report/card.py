@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from etude import durable
 from etude.errors import InputError
@@ -18,7 +18,6 @@ from etude.report.conditions import given_settings
 from etude.report.history import History, read_history
 from etude.report.markdown import code, prose, quoted, render, table
 from etude.report.program import ONLY_ETUDE, ask_model, load_adapter, load_model
-from etude.report.quantized import Quantized
 from etude.report.results import figure_text, figures_at, final_scores
 from etude.report.sources import head_of
 from etude.report.summary import Summary, status_word, summarize_history
@@ -45,27 +44,57 @@ _SETTINGS = ("model.from", "adapter.", "tasks.", "train.", "optim.", "schedule."
 _NOT_SETTINGS = ("data.train.", "data.validation.", "data.test.", "data.leakage.benchmarks")
 
 
-def model_card(run: Run, checkpoint: str, kind: str, quantized: Quantized | None = None) -> str:
+class Made(Protocol):
+    """A form that a model was written in and measured or checked: its part of the card, and its use.
+
+    heading       of the section
+    said          a sentence on the form
+    is_quantized  true if the weights are others than those that the run measured
+    asks          true if it is asked as a model of transformers is
+    """
+
+    @property
+    def heading(self) -> str: ...
+
+    @property
+    def said(self) -> str: ...
+
+    @property
+    def is_quantized(self) -> bool: ...
+
+    @property
+    def asks(self) -> bool: ...
+
+    def section(self) -> str:
+        """The section, in Markdown."""
+        ...
+
+    def program(self, auto: str) -> list[str]:
+        """Lines of Python that load it. auto: the class of transformers."""
+        ...
+
+
+def model_card(run: Run, checkpoint: str, kind: str, made: Made | None = None) -> str:
     """The card of `checkpoint` (`step-000200`), exported as peft, merged or hf; equal records, equal cards.
 
-    quantized: the result, if the weights were quantised.
+    made: the form that it was written in, where it is not as the run saved it.
 
     Raises: InputError if the run folder is damaged.
     """
-    return make_card(read_history(run), checkpoint, kind, quantized)[0]
+    return make_card(read_history(run), checkpoint, kind, made)[0]
 
 
 def make_card(
-    history: History, checkpoint: str, kind: str, quantized: Quantized | None = None
+    history: History, checkpoint: str, kind: str, made: Made | None = None
 ) -> tuple[str, list[Told]]:
     """The card that follows from a history, and the places of the figures in it."""
-    sections = {
-        **_sections(history, checkpoint, kind, is_quantized=quantized is not None),
-        "quantized": quantized and quantized.section(),
-    }
-    if quantized is not None:
-        sections["what"] += f" Quantised: {prose(quantized.form.title)}."
-        sections["code"] = "\n".join(quantized.form.program(_kind_of(history.run.recipe)[0]))
+    is_quantized = made is not None and made.is_quantized
+    sections = _sections(history, checkpoint, kind, is_quantized=is_quantized)
+    sections |= {"heading": made and made.heading, "form": made and made.section()}
+    if made is not None:
+        sections["what"] += f" {made.said}"
+        sections["code"] = "\n".join(made.program(_kind_of(history.run.recipe)[0]))
+        sections["ask"] = sections["ask"] if made.asks else ""
     return take_marks(render("card.md.jinja", sections))
 
 

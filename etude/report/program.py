@@ -50,6 +50,26 @@ def load_gguf(auto: str, file: str, head_dim: int | None) -> list[str]:
     ]
 
 
+def run_onnx(file: str, *, is_classifier: bool) -> list[str]:
+    """Lines that give a text to an ONNX file."""
+    labels = 'json.loads(session.get_modelmeta().custom_metadata_map["labels"])'
+    end = [f"labels = {labels}", "print(labels[logits[0].argmax()])"] if is_classifier else []
+    return [
+        "# pip install onnxruntime",
+        *(["import json", ""] if is_classifier else []),
+        "import onnxruntime",
+        "from transformers import AutoTokenizer",
+        "",
+        _FOLDER,
+        f'session = onnxruntime.InferenceSession(f"{{folder}}/{file}")',
+        _LOAD_TOKENIZER,
+        'given = tokenizer(["def f(): pass"], padding=True, return_tensors="np", return_token_type_ids=True)',
+        'feeds = {each.name: given[each.name].astype("int64") for each in session.get_inputs()}',
+        "(logits,) = session.run(None, feeds)",
+        *end,
+    ]
+
+
 def load_adapter(recipe: Recipe, auto: str, hub_id: str | None) -> list[str]:
     """Lines that load an adapter; a classifier needs its labels, and a writer to know what ends an answer.
 

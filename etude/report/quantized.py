@@ -210,6 +210,18 @@ class Quantized:
     base_loss: float | None = None
     file_bytes: tuple[int, int]
     tokens_per_second: tuple[float, float]
+    heading = "Quantisation"
+    is_quantized = True
+    asks = True
+
+    @property
+    def said(self) -> str:
+        """A sentence on the form."""
+        return f"Quantised: {prose(self.form.title)}."
+
+    def program(self, auto: str) -> list[str]:
+        """Lines of Python that load it. auto: the class of transformers."""
+        return self.form.program(auto)
 
     @property
     def loss(self) -> float:

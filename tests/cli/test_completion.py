@@ -80,7 +80,7 @@ def test_keys_of_a_recipe_are_completed_and_then_their_values(ask: Ask) -> None:
 
 
 def test_what_is_one_of_a_few_words_is_completed(ask: Ask) -> None:
-    assert ask("export", "r", "out", "--to", "") == ["peft", "merged", "hf", "int8", "int4", "gguf"]
+    assert ask("export", "r", "out", "--to", "") == ["peft", "merged", "hf", "int8", "int4", "gguf", "onnx"]
     assert ask("export", "r", "out", "--to", "=", "p") == ["peft"]
     assert ask("train", "recipe.toml", "--from", "memory-0b2dd1", "@", "l") == ["@last"]
     assert ask("recipes", "copy", "d") == ["demo"]

@@ -50,7 +50,7 @@ def test_a_prompt_of_a_dash_is_what_stdin_has(
     [
         (
             ("export", "r", "out", "--to", "int3"),
-            "'int3' is not one of 'peft', 'merged', 'hf', 'int8', 'int4', 'gguf'",
+            "'int3' is not one of 'peft', 'merged', 'hf', 'int8', 'int4', 'gguf', 'onnx'",
         ),
         (("ensemble", "r", "s", "--by", "x"), "'x' is not one of 'mean', 'vote', 'consensus'"),
     ],
