@@ -7,6 +7,7 @@ import torch
 
 from etude.errors import InputError
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by train.precision
 _GROWTH_STEPS = 2000
 _SMALLEST_SCALE = 2.0**-30  # 0 would never grow again
 
@@ -64,7 +65,7 @@ def choose_precision(wanted: str, device: torch.device, *, targets_per_step: int
     if wanted == "bf16" and not native:
         slow = f"which this {device.type} only emulates, many times slower"
         raise InputError(f'train.precision is "bf16", {slow}; try "fp32"')
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+    dtype = DTYPES[wanted]
     of_mean = 2.0 ** (targets_per_step - 1).bit_length()
     scale = 2.0**16 / of_mean if wanted == "fp16" else 1.0
     scale_of, good_steps = (torch.tensor(value, device=device) for value in (scale, 0.0))

@@ -20,6 +20,7 @@ from etude.engine.tensor_files import Piece
 from etude.engine.world import World
 from etude.errors import InputError, ShortageError
 from etude.models.lora import find_layers
+from etude.models.weights import keeps_fp32
 
 ENTRIES = ("remember", "advance")  # of blocks, beside `forward`
 _OF_RANKS = re.compile(r"gloo|NCCL|[Cc]onnection|timed out|Timed out")
@@ -32,7 +33,7 @@ class Shards:
     places  where they lie in the whole
     of      the piece of each parameter of the model
     spare   a micro-batch for a rank that has none while others make a pass
-    dtype   that blocks are gathered in, as they are computed with; the gradients are added up in fp32
+    dtype   that matrices of blocks are gathered in, as they are computed with; gradients are added up in fp32
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Shards:
     ) -> None:
         self.world, self.spare = world, spare
         self._parts = _shard(model, world, dtype)
-        self._blocks = [group for part in self._parts[:-1] for group in _groups_of(part)]
+        self._blocks = [_groups_of(part) for part in self._parts[:-1]]
         self._sharded: dict[str, Any] = dict(model.named_parameters())
         self.pieces = {
             name: nn.Parameter(each.to_local().detach(), requires_grad=each.requires_grad)
@@ -197,7 +198,7 @@ class Shards:
 
     def _ask(self, number: int) -> None:
         """Come to rounds until a block is gathered."""
-        while not self._blocks[number].is_unsharded:
+        while not all(group.is_unsharded for group in self._blocks[number]):
             self._go_round(number)
 
     def _go_round(self, needed: int) -> int:
@@ -205,13 +206,13 @@ class Shards:
         self.world.meet()  # one may work alone for hours
         first = self.world.least(needed)
         if first < len(self._blocks):
-            block = self._blocks[first]
-            block.reshard()  # what a pass left that had no memory would not be gathered
-            with self.joined(), torch.inference_mode(False):
-                type(block).unshard(block)
-                block.wait_for_unshard()
-            if first != needed:
-                block.reshard()
+            for group in self._blocks[first]:
+                group.reshard()  # what a pass left that had no memory would not be gathered
+                with self.joined(), torch.inference_mode(False):
+                    type(group).unshard(group)
+                    group.wait_for_unshard()
+                if first != needed:
+                    group.reshard()
         return first
 
     def reshard(self) -> None:
@@ -225,11 +226,11 @@ class Shards:
             root.set_reshard_after_forward(False, recurse=False)
             root.set_reshard_after_backward(not is_gathered, recurse=False)
             root.set_requires_gradient_sync(not is_gathered)
-            for number, block in enumerate(self._blocks):
+            for number, group in ((n, group) for n, block in enumerate(self._blocks) for group in block):
                 if is_gathered:
-                    block.unshard = lambda async_op=False, number=number: self._ask(number)
+                    group.unshard = lambda async_op=False, number=number: self._ask(number)
                 else:
-                    del block.unshard
+                    del group.unshard
             if is_gathered:
                 root.unshard()
                 return
@@ -268,12 +269,7 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
     Raises: InputError if this torch, or the model, cannot.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import (
-        FSDPModule,
-        MixedPrecisionPolicy,
-        fully_shard,
-        register_fsdp_forward_method,
-    )
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
         raise InputError(
@@ -284,13 +280,11 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     mesh = init_device_mesh(world.device.type, (world.size,))
     parts: list[Any] = parts_of(model)
-    whole = MixedPrecisionPolicy()
-    # Autocast would keep a cast copy of every block for its gradients. What lies between them stays in fp32.
-    half = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     try:
-        for part in parts:
-            is_half = part is not model and dtype != torch.float32
-            fully_shard(part, mesh=mesh, mp_policy=half if is_half else whole)
+        for block in parts[:-1] if dtype != torch.float32 else ():
+            _shard_in_half(block, mesh, dtype, world.device)
+        for part in parts if dtype == torch.float32 else parts[-1:]:
+            fully_shard(part, mesh=mesh)
     except (ValueError, AssertionError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(
@@ -312,9 +306,44 @@ def _shard(model: nn.Module, world: World, dtype: torch.dtype) -> list[Any]:
     return parts
 
 
+def is_gathered_in_half(name: str, parameter: Tensor, dtype: torch.dtype) -> bool:
+    """True if a parameter of a block is gathered in `dtype`, which the model is computed in.
+
+    These are the matrices that autocast casts: it would keep a copy of each for its gradients. What it
+    leaves in fp32, as norms, is gathered as it is.
+    """
+    is_matrix = parameter.dim() > 1 and name.endswith("weight")
+    return dtype != torch.float32 and is_matrix and not keeps_fp32(name, dtype)
+
+
+def _shard_in_half(block: nn.Module, mesh: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Deal out the rows of a block, whose matrices are gathered in `dtype` and all else as it is."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, OffloadPolicy, fully_shard
+    from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+
+    half = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
+    named = list(block.named_parameters())
+    others = [each for name, each in named if not is_gathered_in_half(name, each, dtype)]
+    fully_shard(block, mesh=mesh, mp_policy=half, ignored_params=set(others))
+    if not others:
+        return
+    for each in others:
+        each.data = each.data if each.is_meta else each.data.to(device)
+    # A group has one policy, and torch makes groups by their ranks only.
+    place, modules = FSDPMeshInfo(mesh, shard_mesh_dim=0), (block,)
+    whole = MixedPrecisionPolicy(cast_forward_inputs=False)
+    group = FSDPParamGroup(
+        others, modules, mesh_info=place, post_forward_mesh_info=place, device=device,
+        shard_placement_fn=None, mp_policy=whole, offload_policy=OffloadPolicy(),
+    )  # fmt: skip
+    _groups_of(block).append(group)
+
+
 def _groups_of(part: Any) -> list[Any]:
-    """The parameters of a block that torch gathers at once: it has them in one group here, or in none."""
-    return list(part._get_fsdp_state()._fsdp_param_groups)
+    """The parameters of a block, in the groups that torch gathers at once; none if it has no parameters."""
+    groups: list[Any] = part._get_fsdp_state()._fsdp_param_groups
+    return groups
 
 
 def _has_weights(module: nn.Module) -> bool:

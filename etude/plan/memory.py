@@ -19,7 +19,7 @@ from etude.data.batch import NO_TARGET, Batch, NumpyBatch
 from etude.data.loader import StepBatches, longest_batch
 from etude.engine.loop import Objective, TrainState, train
 from etude.engine.optim import Optimizer
-from etude.engine.precision import Precision
+from etude.engine.precision import DTYPES, Precision
 from etude.engine.world import World
 from etude.errors import EtudeError
 from etude.models.build import adapt
@@ -46,7 +46,6 @@ _FEW_LAYERS = 6
 _MANY_LAYERS = 256  # from where on a trace takes seconds
 _SOME_LAYERS = (32, 64)  # by which the memory of many is known
 _DROPOUT = re.compile(r"\w*(dropout|pdrop)(_prob)?")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,11 +255,11 @@ def trace_step(subject: Subject) -> Trace:
                 parameter.grad = torch.zeros_like(parameter)
             tracer.note((parameter.grad for parameter in optimizer.parameters), "gradients")
         precision = Precision(
-            subject.precision, _DTYPES[subject.precision], device, torch.tensor(1.0), torch.tensor(0.0)
+            subject.precision, DTYPES[subject.precision], device, torch.tensor(1.0), torch.tensor(0.0)
         )
         state = TrainState(model, optimizer, precision, Course(recipe, 1))
         if subject.pieces > 1:
-            for kind, nbytes in gathered_bytes(model, _DTYPES[subject.precision]).items():
+            for kind, nbytes in gathered_bytes(model, DTYPES[subject.precision]).items():
                 tracer.hold(nbytes, kind)
         tracer.begin_step(fixed_bytes(device))
         step = StepBatches(0, 0, 1, np.zeros(1, dtype=np.int64), [subject.batch])
@@ -350,7 +349,7 @@ def _empty(subject: Subject) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = subject.recipe.model.dropout
     if subject.recipe.model.quantize is not None:
-        quantize(model, _DTYPES[subject.precision])
+        quantize(model, DTYPES[subject.precision])
     return model
 
 
@@ -358,7 +357,7 @@ def _dtype_of(subject: Subject, model: nn.Module, name: str, tensor: Tensor) -> 
     """Trained weights are fp32, frozen ones are held as they are computed with."""
     if subject.recipe.adapter is None or not tensor.is_floating_point():
         return tensor.dtype
-    dtype, is_head = _DTYPES[subject.precision], name.startswith(tuple(head_modules(model)))
+    dtype, is_head = DTYPES[subject.precision], name.startswith(tuple(head_modules(model)))
     is_whole = family_of(subject.model).name == "encoder" or is_head
     return torch.float32 if is_whole or keeps_fp32(name, dtype) else dtype
 

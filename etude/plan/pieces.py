@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from etude.engine.shards import parts_of
+from etude.engine.shards import is_gathered_in_half, parts_of
 from etude.plan.trace import Block, Trace
 
 _KINDS = ("weights", "gradients", "optimizer state")
@@ -17,18 +17,27 @@ _BLOCKS, _DEALT = 2, 2
 def gathered_bytes(model: nn.Module, dtype: torch.dtype) -> dict[str, int]:
     """Bytes that a rank holds beside its pieces at most, by kind: whole weights, and their gradients.
 
-    dtype: that blocks are gathered in, as `Shards` does. The bytes are an upper bound: all at once.
+    dtype: that matrices of blocks are gathered in, as by `Shards`. The bytes are an upper bound: all at once.
     """
     *blocks, _ = parts_of(model)
     inside = {parameter for block in blocks for parameter in block.parameters()}
     root = [each for each in model.parameters() if each not in inside]
-    width = min(dtype.itemsize, 4)
-    largest = max((sum(each.numel() for each in block.parameters()) for block in blocks), default=0)
+    largest = max((block_bytes(block, dtype) for block in blocks), default=0)
     trained = max((_trained(block.parameters()) for block in blocks), default=0)
+    made = max((block_bytes(block, dtype, only_trained=True) for block in blocks), default=0)
     return {
-        "gathered weights": sum(each.nbytes for each in root) + _BLOCKS * width * largest,
-        "gathered gradients": 4 * _trained(root) + (width + 4 * _DEALT) * trained,
+        "gathered weights": sum(each.nbytes for each in root) + _BLOCKS * largest,
+        "gathered gradients": 4 * _trained(root) + made + 4 * _DEALT * trained,
     }
+
+
+def block_bytes(block: nn.Module, dtype: torch.dtype, *, only_trained: bool = False) -> int:
+    """Bytes of the weights of a block, as they are gathered where `dtype` is computed in."""
+    return sum(
+        each.numel() * (dtype.itemsize if is_gathered_in_half(name, each, dtype) else each.itemsize)
+        for name, each in block.named_parameters()
+        if each.requires_grad or not only_trained
+    )
 
 
 def in_pieces(trace: Trace, model: nn.Module, ranks: int) -> Trace:

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from etude.engine.parallel import BUCKET_BYTES
-from etude.engine.shards import parts_of
+from etude.engine.precision import DTYPES
+from etude.engine.shards import is_gathered_in_half, parts_of
 from etude.links import Cluster, Kind, sent_bytes
 from etude.models.families.table import family_of
 from etude.plan import Plan
+from etude.plan.pieces import block_bytes
 from etude.text import plural, rough_size
 
 _SHAPES = 4  # of the matrices of a block, those of a shape in one exchange
@@ -124,13 +128,16 @@ def _exchanges_of(plan: Plan) -> Iterator[Exchange]:
 
 
 def part_bytes(plan: Plan) -> tuple[float, float, int]:
-    """Bytes that ranks gather of the model but its blocks, of all blocks, and how many blocks there are."""
+    """Bytes that ranks gather of the model but its blocks, of all blocks, and the exchanges for blocks."""
     assert plan.model is not None, "a module of the user's has no configuration"
-    model = family_of(plan.model).empty(plan.model, plan.labels)
+    model, dtype = family_of(plan.model).empty(plan.model, plan.labels), DTYPES[plan.precision]
     *blocks, _ = parts_of(model)
     inside = {parameter for block in blocks for parameter in block.parameters()}
-    in_blocks = sum(parameter.numel() for parameter in inside)
+    others = sum(parameter.numel() for parameter in model.parameters()) - sum(map(torch.numel, inside))
     adapter = plan.parameters.get("adapter", 0)  # in the blocks
-    width = 4 if plan.precision == "fp32" else 2
-    others = sum(parameter.numel() for parameter in model.parameters()) - in_blocks
-    return (width if adapter else 4) * others, width * (in_blocks + adapter), len(blocks)
+    in_blocks = sum(block_bytes(block, dtype) for block in blocks) + dtype.itemsize * adapter
+    exchanges = sum(
+        len({is_gathered_in_half(name, each, dtype) for name, each in block.named_parameters()})
+        for block in blocks
+    )
+    return (dtype.itemsize if adapter else 4) * others, in_blocks, exchanges

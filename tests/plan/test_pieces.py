@@ -23,14 +23,16 @@ def test_weights_and_state_fall_as_the_ranks_and_gathered_blocks_stay() -> None:
 
 def test_gathered_are_the_model_but_its_blocks_and_two_of_these() -> None:
     model = build(CASE)
-    block = sum(each.numel() for each in model.model.layers[0].parameters())
+    weights = list(model.model.layers[0].parameters())
+    block = sum(each.numel() for each in weights)
+    norms = sum(each.numel() for each in weights if each.dim() == 1)
     rest = sum(each.numel() for each in model.parameters()) - 3 * block
     assert gathered_bytes(model, torch.float32) == {
         "gathered weights": 4 * (rest + 2 * block), "gathered gradients": 4 * (rest + 3 * block),
     }  # fmt: skip
     halves = gathered_bytes(model, torch.bfloat16)
-    assert halves["gathered weights"] == 4 * rest + 2 * 2 * block
-    assert halves["gathered gradients"] == 4 * rest + (2 + 2 * 4) * block
+    assert halves["gathered weights"] == 4 * rest + 2 * 2 * (block + norms)
+    assert halves["gathered gradients"] == 4 * rest + 2 * (block + norms) + 2 * 4 * block
 
 
 def test_blocks_that_are_gathered_in_half_are_not_cast() -> None:
