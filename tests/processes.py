@@ -90,10 +90,13 @@ def begin_fork(do: Callable[[], object]) -> multiprocessing.process.BaseProcess:
 
 
 def final_bits(runs: Path) -> bytes:
+    """The tensors of the last checkpoint of the only run: weights, or those of an adapter, and optimizer."""
     (run,) = list_runs(runs)
     assert run.state == "finished"
     last = max(run.checkpoints.iterdir(), key=lambda path: path.name)
-    return b"".join((last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors"))
+    files = sorted(last.glob("*.safetensors"))
+    assert len(files) == 2, files
+    return b"".join(file.read_bytes() for file in files)
 
 
 def listening(process: psutil.Process) -> list[str]:

@@ -1,7 +1,8 @@
 """Signs of life of the ranks of a run: one that is stopped or lost is noticed and named by the others.
 
 Silence alone counts, never how long a rank works: one that compiles, evaluates, saves or swaps goes on
-beating, so the exchanges of a step need no limit that would be short for these.
+beating, so the exchanges of a step need no limit that would be short for these. One of the same machine that
+does not, but uses the processor or waits for its turn, is slow and not lost.
 """
 
 import contextlib
@@ -14,12 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from etude.control.neighbour import Neighbour, own_place
 from etude.control.ranks import LOST
 from etude.durable import read_text
 from etude.errors import EtudeError, LostRankError
 from etude.text import shorten
 
 _BEAT_SECONDS = 1.0
+_LOOK_SECONDS = 2.0  # of silence, from which a process of this machine is looked at
 _SUSPECT_SECONDS = 5.0  # of silence, once an exchange has failed
 _KNOWN_SECONDS = 10.0  # for others to find out which rank an exchange failed for
 _GRACE_SECONDS = 10.0  # for the main thread to learn that it ends
@@ -80,12 +83,14 @@ class Heartbeat:
         self._store.set_timeout(timedelta(seconds=seconds))
         self._rank, self._seconds, self._break_off = rank, seconds, break_off
         self._name = f"rank {rank} on {shorten(socket.gethostname(), 64)}"
+        self._place = own_place() or "-"
+        self._near: dict[int, Neighbour | None] = {}
         self._heard = dict.fromkeys(range(1, size) if rank == 0 else [0], ("", 0.0))  # last beat, silence
         self._lost: str | None = None
         self._is_told = self._suspects = self._is_seen = False
         self._unanswered = 0.0  # seconds that the store has not answered for
         self._left = threading.Event()
-        store.set(_beat_of(rank), f"0 {self._name}")
+        store.set(_beat_of(rank), f"0 {self._place} {self._name}")
         if rank == 0:
             store.set("lost", "")
             store.set("suspicion", "")
@@ -127,7 +132,7 @@ class Heartbeat:
         try:
             while not self._left.is_set():
                 count += 1
-                self._store.set(_beat_of(self._rank), f"{count} {self._name}")
+                self._store.set(_beat_of(self._rank), f"{count} {self._place} {self._name}")
                 if self._suspects:
                     self._store.set("suspicion", "1")
                 passed, last = _passed_since(last)
@@ -149,11 +154,16 @@ class Heartbeat:
         for rank, beat in zip(list(self._heard), beats):
             before, silence = self._heard[rank]
             silence = silence + passed if beat == before else 0.0
+            _, place, name = (*beat.split(" ", 2), "", "")[:3]
+            if rank not in self._near:
+                self._near[rank] = Neighbour.read(place)
+            near = self._near[rank]
+            if silence > _LOOK_SECONDS and near and near.is_at_work():
+                silence = 0.0
             self._heard[rank] = beat, silence
             if silence > limit:
-                name = shorten(beat.partition(" ")[2], 100)
-                cause = "it was killed or stopped, or its machine is lost"
-                self.lose(f"{name} says nothing for {silence:.0f} s: {cause}")
+                cause = near.seen if near else "it was killed or stopped, or its machine is lost"
+                self.lose(f"{shorten(name, 100)} says nothing for {silence:.0f} s: {cause}")
         if lost:
             self._lost, self._is_told = shorten(lost, _MOST_CHARACTERS), True
 
@@ -164,6 +174,9 @@ class Heartbeat:
                 return
             passed, last = _passed_since(last)
             self._unanswered += passed
+            near = None if _is_of_agent() else self._near.get(0)
+            if self._unanswered > _LOOK_SECONDS and near and near.is_at_work():
+                self._unanswered = 0.0
             if self._unanswered > self._seconds:
                 cause = f"does not answer for {self._seconds:.0f} s: its machine is lost or stopped"
                 self.lose(f"{_where()} {cause}")
@@ -191,5 +204,9 @@ def _passed_since(last: float) -> tuple[float, float]:
 def _where() -> str:
     """The store of the ranks, and who holds it."""
     address = f"{os.environ.get('MASTER_ADDR', '')[:100]}:{os.environ.get('MASTER_PORT', '')[:5]}"
-    is_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return f"the store of the ranks at {address}, held by {'torchrun' if is_agent else 'rank 0'} there,"
+    return f"the store of the ranks at {address}, held by {'torchrun' if _is_of_agent() else 'rank 0'} there,"
+
+
+def _is_of_agent() -> bool:
+    """True if torchrun holds the store of the ranks, else rank 0 does."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

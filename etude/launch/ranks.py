@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from etude.control.neighbour import Neighbour
 from etude.control.ranks import FOLDER, LOST, SOCKET, WORKS, read_place
 from etude.control.signals import SIGNALS, is_ignored
 from etude.durable import temporary_folder, write_file
@@ -31,6 +32,7 @@ from etude.text import parse_duration, plural
 
 _ANYWHERE = 4  # ranks that any machine may be asked for, to try
 _LOOPBACK_SECONDS = 10.0
+_LOOK_SECONDS = 2.0  # of silence, from which a rank is looked at
 _GRACE_SECONDS = 10.0  # for the others to record how they ended
 _MOST_SHORTAGES = 40  # a micro-batch cannot be halved so often
 _WENT_ON = (LostRankError.exit_code, ShortageError.exit_code)  # of a rank 0 that wrote down a way out
@@ -62,9 +64,10 @@ def has_own_ranks(recipe: Recipe) -> bool:
 def run_ranks(recipe: Recipe, words: list[str]) -> Ended:
     """Run `etude WORDS` in the ranks of a recipe until the last has ended, and pass signals on to them.
 
-    A rank that fails, is killed, is silent for `run.lost_after` or does nothing for `run.hung_after` ends the
-    others too, which are told why; when this process ends, however it does, the ranks end at once. After a
-    rank had no memory for what all do together, and rank 0 has written down a way out, they start again.
+    A rank that fails, is killed, is silent for `run.lost_after` without using the processor, or does nothing
+    for `run.hung_after` ends the others too, which are told why; when this process ends, however it does, the
+    ranks end at once. After a rank had no memory for what all do together, and rank 0 has written down a way
+    out, they start again.
     Raises: InputError for more ranks than this machine has places for; FaultError without loopback.
     """
     _require_places(recipe.train.devices)
@@ -123,6 +126,7 @@ class _Rank:
     silence: float = 0.0
     idleness: float = 0.0
     is_hung: bool = False
+    neighbour: Neighbour | None = None
 
     @property
     def code(self) -> int | None:
@@ -159,7 +163,7 @@ def _start(rank: int, ranks: int, words: list[str], folder: Path) -> _Rank:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-    return _Rank(rank, process, ours)
+    return _Rank(rank, process, ours, neighbour=Neighbour.of(process.pid))
 
 
 @contextlib.contextmanager
@@ -207,6 +211,9 @@ def _wait(crew: list[_Rank], received: list[int], life: Life, folder: Path) -> _
                     member.idleness = 0.0
                 if not beats:
                     member.process.wait()
+            near = member.neighbour
+            if member.silence > _LOOK_SECONDS and near and near.is_at_work():  # slow, on a busy machine
+                member.silence = 0.0
             is_overdue = member.silence > silence_seconds or member.idleness > idle_seconds
             if is_overdue and member.code is None and not member.is_hung:
                 member.is_hung = True
@@ -264,7 +271,9 @@ def _cause(culprit: _Rank, folder: Path) -> str:
     rank, code = f"rank {culprit.number}", culprit.code or 0
     if culprit.is_hung:
         idle = f"it did nothing for {max(culprit.silence, culprit.idleness):.0f} s"
-        return f"{rank} was stopped or hung, and was ended: {idle}"
+        is_seen = culprit.neighbour is not None and culprit.silence > _LOOK_SECONDS
+        seen = f", {culprit.neighbour.seen}" if is_seen and culprit.neighbour else ""
+        return f"{rank} was stopped or hung, and was ended: {idle}{seen}"
     if code < 0:
         memory = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
         return f"{rank} was killed by {signal.Signals(-code).name}{memory}"

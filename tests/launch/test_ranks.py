@@ -65,6 +65,7 @@ def test_ranks_that_are_killed_stopped_or_orphaned_end_and_continue_bit_for_bit(
     stopped.ranks[0].suspend()
     assert stopped.end() == 1
     assert "error: rank 0 was stopped or hung, and was ended" in stopped.said()
+    assert f"its process {stopped.ranks[0].pid} is stopped" in stopped.said()
 
     # Killed when the run is written down already, a rank takes nothing with it.
     last = Life(recipe, tmp_path / "runs", cache)
