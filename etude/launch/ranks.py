@@ -127,6 +127,7 @@ class _Rank:
     idleness: float = 0.0
     is_hung: bool = False
     neighbour: Neighbour | None = None
+    seen: str = ""  # its process, when it was found to be silent
 
     @property
     def code(self) -> int | None:
@@ -217,6 +218,7 @@ def _wait(crew: list[_Rank], received: list[int], life: Life, folder: Path) -> _
             is_overdue = member.silence > silence_seconds or member.idleness > idle_seconds
             if is_overdue and member.code is None and not member.is_hung:
                 member.is_hung = True
+                member.seen = f", {near.seen}" if near and member.silence > silence_seconds else ""
                 member.process.kill()
             if member.code not in (None, 0, RESUMABLE):
                 deadline = min(deadline, now + _GRACE_SECONDS)
@@ -271,9 +273,7 @@ def _cause(culprit: _Rank, folder: Path) -> str:
     rank, code = f"rank {culprit.number}", culprit.code or 0
     if culprit.is_hung:
         idle = f"it did nothing for {max(culprit.silence, culprit.idleness):.0f} s"
-        is_seen = culprit.neighbour is not None and culprit.silence > _LOOK_SECONDS
-        seen = f", {culprit.neighbour.seen}" if is_seen and culprit.neighbour else ""
-        return f"{rank} was stopped or hung, and was ended: {idle}{seen}"
+        return f"{rank} was stopped or hung, and was ended: {idle}{culprit.seen}"
     if code < 0:
         memory = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
         return f"{rank} was killed by {signal.Signals(-code).name}{memory}"
