@@ -37,6 +37,7 @@ from tests.ranks import Forks
 from tests.recipes import classification, finetuning, masked, seq2seq, tasks, tiny
 
 STEPS, RESTARTS = 20, (2, 1, 4)
+PATIENCE_SECONDS = 3600.0  # beside other work a run of 20 steps has taken ten minutes
 CLAIM = (
     "losses of 20 steps over 2 and 4 gloo ranks against one rank; kill -9 of one of two ranks after a random step, the "
     "run continued on 2, 1 or 4 ranks: same bits with as many ranks, losses of all steps within 1e-5 with another"
@@ -129,7 +130,7 @@ def measure(folder: Path, recipe: dict[str, Any], kills: int, seed: int) -> dict
         victim = draw.randrange(2)
         forks = start(recipe, runs, 2, folder)
         kill(forks, runs, victim, draw.randrange(1, STEPS - 1), folder, draw.random() * 0.2)
-        said = forks.wait()
+        said = forks.wait(seconds=PATIENCE_SECONDS)
         found["kills"] += 1
         found["ended by the others"] += said[1 - victim].startswith("LostRankError: rank")
         losses_of = trained(recipe, runs, ranks, folder)
@@ -143,7 +144,7 @@ def measure(folder: Path, recipe: dict[str, Any], kills: int, seed: int) -> dict
 
 def trained(recipe: dict[str, Any], runs: Path, ranks: int, folder: Path) -> list[float]:
     """The losses of a run that some ranks bring to its end."""
-    said = start(recipe, runs, ranks, folder).wait()
+    said = start(recipe, runs, ranks, folder).wait(seconds=PATIENCE_SECONDS)
     assert not any(said.values()), said
     return losses(only(runs))
 
@@ -164,7 +165,7 @@ def _live(recipe: dict[str, Any], runs: Path, rank: int) -> None:
 
 def kill(forks: Forks, runs: Path, victim: int, step: int, folder: Path, delay: float) -> None:
     """Kill a rank after a step, and tell the others, as a launcher does."""
-    end = time.monotonic() + 600
+    end = time.monotonic() + PATIENCE_SECONDS
     while made(runs) < step:
         assert time.monotonic() < end and forks.ranks[victim].is_alive(), forks.wait()
         time.sleep(0.005)

@@ -42,11 +42,11 @@ class Forks:
         assert pid is not None
         return pid
 
-    def wait(self, *, of: tuple[int, ...] | None = None) -> dict[int, str]:
-        """Wait until ranks have ended, and kill the others; what each has raised."""
+    def wait(self, *, of: tuple[int, ...] | None = None, seconds: float = 300.0) -> dict[int, str]:
+        """Wait so long for ranks to end, and kill the others; what each has raised."""
         try:
             for rank in range(len(self.ranks)) if of is None else of:
-                self.ranks[rank].join(300)
+                self.ranks[rank].join(seconds)
                 assert self.ranks[rank].exitcode is not None, f"rank {rank} still lives"
         finally:
             for each in self.ranks:

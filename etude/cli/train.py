@@ -234,15 +234,15 @@ def check(
 ) -> None:
     """Find every problem of a recipe before anything runs."""
     from etude.recipe.rates import advise_rate
-    from etude.recipe.settings import shown_settings
+    from etude.recipe.settings import describe_idle, shown_settings
     from etude.recipe.toml import toml_text
 
     loaded = load(recipe, overrides, None)
     if not deep:
         rows = [(key, toml_text(value)) for key, value in shown_settings(loaded).items()]
         print_rows(rows, loaded.to_dict(), as_json)
-        if advice := advise_rate(loaded):
-            say(f"warning: {advice}")
+        for said in (*filter(None, [advise_rate(loaded)]), *describe_idle(loaded)):
+            say(f"warning: {said}")
         if published := _describe_published(loaded):
             say(published)
         say(f"{recipe} is a valid recipe; --deep also looks at data and device")

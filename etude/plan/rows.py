@@ -11,6 +11,7 @@ from etude.models.cost import trainable_line
 from etude.plan import Plan
 from etude.plan.values import plan_values
 from etude.recipe.rates import advise_rate
+from etude.recipe.settings import describe_idle
 from etude.text import plural
 
 _TURN_NOTES = {
@@ -94,6 +95,7 @@ def _detail_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     """Rows of what is not as a reader may expect it: of rate, tokenizer, tasks, labels and turns."""
     if advice := advise_rate(plan.recipe):
         yield "learning rate", advice
+    yield from (("no effect", said) for said in describe_idle(plan.recipe))
     wanted, vocab_size = plan.recipe.tokenizer.train_vocab_size, plan.corpus.summary["vocab_size"]
     if wanted is not None and vocab_size < wanted:
         yield (

@@ -57,8 +57,8 @@ class Clean(Section):
     licence_only: Policy = key("off", "nothing but a licence header", example="drop")
     syntax: Policy = key("off", "Python, JSON, TOML and XML files that do not parse", example="warn")
     secret: Policy = key("off", "keys, tokens and passwords; no output shows them", example="drop")
-    min_characters: Count = key(16, "for too_short")
-    max_characters: Positive = key(1_000_000, "for too_long")
+    min_characters: Count = key(16, "for too_short", needs='too_short != "off"')
+    max_characters: Positive = key(1_000_000, "for too_long", needs='too_long != "off"')
 
 
 class Leakage(Section):
@@ -70,7 +70,9 @@ class Leakage(Section):
         "refuse", "refuse above max_ratio, or drop the training documents that leak"
     )
     max_ratio: Ratio = key(
-        0.05, "share of a held-out set that may be in the training documents, near-duplicates too"
+        0.05,
+        "share of a held-out set that may be in the training documents, near-duplicates too",
+        needs='action = "refuse"',
     )
     benchmarks: list[str] = key(
         [], "JSONL files of evaluation problems (HumanEval, MBPP ...)", example=["mbpp.jsonl"]
@@ -85,7 +87,7 @@ class Data(Section):
         None, "sources of their own, or 'none'; by default a part of the training documents", example="none"
     )
     validation_ratio: Annotated[float, Field(gt=0, lt=1)] = key(
-        0.05, "share of the documents held out", example=0.05
+        0.05, "share of the documents held out", example=0.05, needs="no data.validation"
     )
     test: list[Source] = key([], "sources that only the finished model is scored on")
     clean: Clean = Clean()
@@ -102,7 +104,9 @@ class Data(Section):
     sample: Literal["row", "document"] = key(
         "row", "a sample is a row of seq_len tokens cut from the documents end to end, or one document"
     )
-    attend_across_documents: bool = key(True, "tokens of a row see the documents before theirs")
+    attend_across_documents: bool = key(
+        True, "tokens of a row see the documents before theirs", needs='data.sample = "row"'
+    )
     template: Literal["auto", "chat", "plain"] = key(
         "auto",
         "how an instruction becomes text: the tokenizer's chat template, or a plain one; auto: chat if there "

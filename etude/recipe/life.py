@@ -21,11 +21,13 @@ class Life(Section):
         "silence after which a rank counts as stopped or lost, which ends the attempt on all; one that works "
         "is never silent",
         example="40s",
+        needs="train.devices > 1",
     )
     hung_after: Duration = key(
         "10m",
         "time without any work after which a rank hangs; what is above 10m is the limit of a step's sum too",
         example="10m",
+        needs="train.devices > 1",
     )
     mirror: str | None = key(
         None,

@@ -39,6 +39,7 @@ class Model(Section):
         "decoder",
         "decoder: RMSNorm, RoPE, grouped queries, SwiGLU; encoder: reads both ways, as RoBERTa; "
         "encoder-decoder: as T5",
+        needs="no model.from",
     )
     preset: Literal["300m", "500m", "1b"] | None = key(
         None, "a ready size; single keys override it", example="300m"

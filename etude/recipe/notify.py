@@ -31,7 +31,9 @@ class Notify(Section):
     on: Annotated[list[MessageKind], Field(min_length=1)] = key(
         ["fault", "finding", "stopped", "session end", "finished"], "what is told", example=["fault"]
     )
-    severity: Literal["info", "warning", "error"] = key("warning", "the least of a finding that is told")
+    severity: Literal["info", "warning", "error"] = key(
+        "warning", "the least of a finding that is told", needs='on has "finding"'
+    )
     per_day: Positive | None = key(None, "messages a day at most, over all runs", example=20)
     per_month: Positive | None = key(None, "messages a month at most, over all runs", example=200)
 

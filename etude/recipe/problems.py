@@ -17,6 +17,8 @@ from etude.recipe.toml import Locator, toml_text
 _WHOLE = ("int_type", "int_from_float")
 _WORDS = ("literal_error", "none_required")  # problems of a value that is not the word it could be
 _LONGEST_WORD = 20  # characters of a word that is shown though it may be a secret
+# Sections by which people look for the start of ranks.
+_LAUNCHERS = {("launch",), ("launcher",), ("ranks",), ("distributed",), ("torchrun",), ("ray",)}
 _SECRET = "tokens, addresses and recipients come from variables of the environment (docs/notifications.md)"
 
 
@@ -131,6 +133,10 @@ def advise_unknown(key: str) -> str:
 
 def _advise(keys: tuple[str, ...], root: type[BaseModel], *, is_section: bool) -> str:
     """The key that an unknown one was meant to be, by its last part if it is of the same section."""
+    if root is Recipe and keys in _LAUNCHERS:
+        return (
+            "ranks are started by --devices (train.devices) or torchrun, see docs/clusters.md; leave it out"
+        )
     model, section = _section(keys[:-1], root), ".".join(keys[:-1])
     known = [info.alias or name for name, info in model.model_fields.items()] if model else []
     near = (

@@ -62,6 +62,7 @@ class Train(Section):
         "auto",
         "replicate: each rank holds all weights, gradients and optimizer state; shard: some rows of each "
         "tensor; auto: shard what would take over half of the memory",
+        needs="train.devices > 1",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "auto", "bf16 where the device has it natively, else fp32"
@@ -120,9 +121,14 @@ class Optim(Section):
     beta1: Annotated[float, Field(ge=0, lt=1)] = key(0.9, "decay of the first moment")
     beta2: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "decay of the second moment")
     eps: Rate = key(1e-8, "added to the root of the second moment")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = key(0.95, "Nesterov momentum of Muon")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = key(
+        0.95, "Nesterov momentum of Muon", needs='optim.kind = "muon"'
+    )
     matrix_rate_ratio: Rate = key(
-        1.0, "learning rate of Muon's matrices, as a share of that of the rest", example=0.3
+        1.0,
+        "learning rate of Muon's matrices, as a share of that of the rest",
+        example=0.3,
+        needs='optim.kind = "muon"',
     )
 
 
@@ -131,8 +137,12 @@ class Schedule(Section):
 
     kind: Literal["constant", "linear", "cosine", "wsd"] = key("cosine", "shape after the warm-up")
     warmup_steps: Count = key(0, "steps from near zero to the peak", example=100)
-    min_lr_ratio: Ratio = key(0.1, "where the decay ends, as a share of the peak")
-    decay_ratio: Annotated[float, Field(gt=0, le=1)] = key(0.2, "wsd: share of the steps that decay")
+    min_lr_ratio: Ratio = key(
+        0.1, "where the decay ends, as a share of the peak", needs='schedule.kind != "constant"'
+    )
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] = key(
+        0.2, "wsd: share of the steps that decay", needs='schedule.kind = "wsd"'
+    )
 
 
 class Execute(Section):
@@ -157,6 +167,10 @@ class Execute(Section):
         return self.temperature if self.temperature is not None else 0.8 if self.samples > 1 else 0.0
 
 
+_WRITES = 'train.objective in ["causal", "seq2seq"]'
+_DRAWS = ("evaluate.prompts", "evaluate.temperature > 0")
+
+
 class Evaluate(Section):
     """The times, samples and metric of evaluation."""
 
@@ -168,21 +182,28 @@ class Evaluate(Section):
         "trailing_text",
     )
     patience: Positive | None = key(None, "evaluations without improvement before the run stops", example=3)
-    min_improvement: Annotated[float, Field(ge=0)] = key(0.0, "smaller gains have to add up for patience")
-    max_samples: Positive | None = key(None, "validation samples used (default: all)", example=1000)
-    prompts: list[str] = key([], "continued at each evaluation and kept in the journal")
+    min_improvement: Annotated[float, Field(ge=0)] = key(
+        0.0, "smaller gains have to add up for patience", needs="evaluate.patience"
+    )
+    max_samples: Positive | None = key(
+        None, "validation samples used (default: all)", example=1000, needs='data.validation != "none"'
+    )
+    prompts: list[str] = key([], "continued at each evaluation and kept in the journal", needs=_WRITES)
     answers: Count = key(
         0,
         "validation instructions, or sources, answered at each evaluation, greedily, and scored",
         example=16,
+        needs=_WRITES,
     )
-    answer_tokens: Positive = key(256, "tokens of each answer at most")
+    answer_tokens: Positive = key(256, "tokens of each answer at most", needs=_WRITES)
     execute: Execute | None = key(None, "measure pass@k of the programs that the model writes")
-    sample_tokens: Positive = key(64, "tokens of each continuation")
-    temperature: Annotated[float, Field(ge=0)] = key(0.8, "0 takes the likeliest token")
-    top_k: Positive | None = key(None, "draw among this many tokens", example=50)
+    sample_tokens: Positive = key(64, "tokens of each continuation", needs="evaluate.prompts")
+    temperature: Annotated[float, Field(ge=0)] = key(
+        0.8, "0 takes the likeliest token", needs="evaluate.prompts"
+    )
+    top_k: Positive | None = key(None, "draw among this many tokens", example=50, needs=_DRAWS)
     top_p: Annotated[float, Field(gt=0, le=1)] | None = key(
-        None, "draw among the likeliest of this mass", example=0.95
+        None, "draw among the likeliest of this mass", example=0.95, needs=_DRAWS
     )
 
 
@@ -205,7 +226,7 @@ class Watch(Section):
         "at an error; stop saves and ends the run, recover goes back to a checkpoint before it and changes "
         "the course",
     )
-    recoveries: Positive = key(3, "how often a run recovers before it ends")
+    recoveries: Positive = key(3, "how often a run recovers before it ends", needs='watch.policy = "recover"')
     ignore: list[str] = key([], "kinds of findings that are not looked for", example=["plateau"])
 
 

@@ -30,10 +30,20 @@ Duration = Annotated[str, AfterValidator(_duration)]
 TaskName = Annotated[str, StringConstraints(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\z")]
 
 
-def key(default: Any, why: str, *, example: Any = None) -> Any:
-    """A recipe key: its default, what it means, and a value to suggest when the given one is refused."""
+def key(default: Any, why: str, *, example: Any = None, needs: str | tuple[str, ...] = ()) -> Any:
+    """A recipe key: its default, what it means, and a value to suggest when the given one is refused.
+
+    needs: values of other keys without which nothing reads this one, each as `optim.kind = "muon"`,
+    `train.devices > 1`, `schedule.kind != "constant"`, `on has "finding"` (a key of the same section),
+    `evaluate.prompts` or `no model.from`. See `settings.find_idle`.
+    """
     suggestion = example if example is not None else default
-    return Field(default, description=why, examples=None if suggestion in (None, ...) else [suggestion])
+    return Field(
+        default,
+        description=why,
+        examples=None if suggestion in (None, ...) else [suggestion],
+        json_schema_extra={"needs": [needs] if isinstance(needs, str) else list(needs)} if needs else None,
+    )
 
 
 class Section(BaseModel):

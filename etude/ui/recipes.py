@@ -16,7 +16,7 @@ from etude.recipe.keys import recipe_keys
 from etude.recipe.load import flatten, parse_recipe, to_toml, with_changes
 from etude.recipe.rates import advise_rate
 from etude.recipe.schema import Recipe
-from etude.recipe.settings import is_default, shown_settings
+from etude.recipe.settings import describe_idle, is_default, shown_settings
 from etude.recipe.toml import count_parts, parse
 from etude.records.events import plain
 from etude.records.store import Run
@@ -142,7 +142,7 @@ def check(text: str, folder: Path, changes: Mapping[str, Any] | None = None) -> 
         given = flatten(parse(text, FILE))
         recipe = parse_recipe(text, FILE, folder)
         values = flatten(recipe.to_dict())
-        notes = [advice] if (advice := advise_rate(recipe)) else []
+        notes = [*filter(None, [advise_rate(recipe)]), *describe_idle(recipe)]
     except RecipeError as error:
         problems += [_place(each) for each in error.problems]
     except InputError as error:

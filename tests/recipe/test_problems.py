@@ -17,6 +17,7 @@ DATA: dict[str, Any] = {"name": "a", "data": {"train": [{"path": "a.jsonl"}]}}
     [
         ({"seed": "3"}, 'seed (r.toml) is "3"; it must be a whole number; try 17'),
         ({"tasks": {"one": {}}}, "tasks.one.objective (r.toml) is missing; every recipe needs it"),
+        ({"launch": {"ray": True}}, "launch (r.toml) is not a key of a recipe; ranks are started by --devices (tr"),
         ({"train": {"seq_lenn": 4}}, "train.seq_lenn (r.toml) is not a key of a recipe; did you mean seq_len?"),
         ({"optim": {"lr": 1}}, "optim.lr (r.toml) is not a key of a recipe; did you mean learning_rate?"),
         ({"train": {"learning_rate": 1}}, "train.learning_rate (r.toml) is not a key of a recipe; did you mean optim"),
