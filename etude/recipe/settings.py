@@ -61,7 +61,8 @@ def _is_met(need: str, key: str, values: dict[str, Any]) -> bool:
     if "." not in name:
         name = f"{key.rpartition('.')[0]}.{name}"
     is_section = any(each.startswith(f"{name}.") for each in values)
-    held, wanted = values.get(name, is_section), json.loads(text) if text else None
+    held: Any = values.get(name, is_section)
+    wanted: Any = json.loads(text) if text else None
     match sign:
         case "=":
             return bool(held == wanted)
