@@ -28,11 +28,12 @@ test-lowest test-newest: test-%: .venv/bin/pip
 	$(BIN)/uv pip install -q --python .venv-$* $(UV) --resolution $(RESOLUTION) -e '.[dev]'
 	.venv-$*/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
-# The wheel, built twice: the same bytes, whatever the clock says.
+# The wheel, built twice: the same bytes, whatever the clock says; and its bill of materials.
 wheel: .venv/ready-dev
 	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist/a . && sleep 2
 	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist/b .
 	cmp dist/a/*.whl dist/b/*.whl && sha256sum dist/a/*.whl
+	$(BIN)/python dev/sbom.py dist/a/*.whl > dist/sbom.cdx.json
 
 test-kill: .venv/ready-dev
 	$(BIN)/pytest tests/test_kill.py -s --kills 50

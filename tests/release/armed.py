@@ -16,15 +16,22 @@ import etude.sweep.deliverables
 import etude.sweep.local
 import etude.sweep.measure
 from tests import undrawn  # noqa: F401 - nobody looks at the charts
+from tests.phases import Phases
 from tests.release.disk import FAULTS, Disk
 
-etude.session.measure_matrix_rate = lambda device, dtype: 1e10
-etude.sweep.local.CAN_FORK = False  # a starter of trials would load torch for each command
+etude.session.measure_matrix_rate = lambda device, dtype: 1e10  # type: ignore[attr-defined]
+etude.sweep.local.CAN_FORK = False  # a starter of trials would load more for each command
 
 
 def arm(root: str, at: int, fault: str, told: str) -> None:
     """Have a call to a folder meet a fault, by its number and the name of the fault."""
     Disk(Path(root), at, FAULTS[fault], Path(told)).__enter__()
+
+
+def mark(file: str) -> None:
+    """Have the phases of this command marked in a file, and its trials be forks."""
+    etude.sweep.local.CAN_FORK = True
+    Phases(Path(file)).mark()
 
 
 def jump(seconds: float, after: int = 60) -> None:
@@ -47,7 +54,9 @@ def note(root: str, file: str) -> None:
     disk, leave, place = Disk(Path(root)).__enter__(), os._exit, Path(file).absolute()
 
     def tell(code: int) -> None:
-        place.write_text("".join(f"{call.to_json()}\n" for call in list(disk.calls)))
+        calls = [f"{call.to_json()}\n" for call in list(disk.calls)]
+        if not place.exists() or len(place.read_text().splitlines()) < len(calls):  # of its forks the longest
+            place.write_text("".join(calls))
         leave(code)
 
     os._exit = tell
