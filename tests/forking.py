@@ -27,6 +27,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -47,7 +48,8 @@ def tell():
         os.write({told}, f" {{own - before}} {{largest}}".encode())
 atexit.register(tell)
 """
-_FORKED = ("etude", "etude.sweep.starter")  # modules that a command of a test may start
+# Modules that a command of a test may start: etude, the starter of its sweeps.
+_FORKED = ("etude", "etude.sweep.starter")
 _start = subprocess._fork_exec  # type: ignore[attr-defined]
 # What most runs load once they need it, without the drawing of charts that nobody looks at.
 _LATE_MODULES = ("tests.undrawn", "jinja2", "numpy.random", "rensa", "tokenizers")
@@ -97,7 +99,7 @@ class Server:
 
     @contextlib.contextmanager
     def instead(self) -> Iterator[None]:
-        """Within the block, fork for each `python -m etude` that `subprocess` starts."""
+        """Within the block, fork for each `python -m etude`, and what else is `_FORKED`, that `subprocess` starts."""
         with patch.object(subprocess, "_fork_exec", partial(_fork_or_start, self._fork, _start)):
             yield
 
@@ -146,7 +148,7 @@ class Server:
             answer = self._socket.recv(16)
         finally:
             prctl(_SUBREAPER, 0, 0, 0, 0)
-        assert answer, "the server of forks has ended"
+        assert int(answer or 0), "the server of forks has ended, or could not fork"
         return int(answer)
 
 
@@ -192,27 +194,31 @@ def serve(channel: socket.socket) -> None:
         here, there = os.pipe()
         if (between := os.fork()) == 0:
             between = os.getpid()
-            if pid := os.fork():
-                os.write(there, str(pid).encode())
+            if os.fork():
                 os._exit(0)
             while os.getppid() == between:
                 time.sleep(0.0002)
-            be(json.loads(said), files)
+            be(json.loads(said), files, there)
+        os.close(there)
         os.waitpid(between, 0)
-        channel.sendall(os.read(here, 16))
-        for each in (here, there, *files):
+        channel.sendall(os.read(here, 16) or b"0")
+        for each in (here, *files):
             os.close(each)
 
 
-def be(request: dict[str, Any], files: Sequence[int]) -> None:
-    """Be the process that is asked for, with copies of these files, to its end."""
+def be(request: dict[str, Any], files: Sequence[int], ready: int) -> None:
+    """Be the process that is asked for, with copies of these files, to its end; its number goes to the file `ready`
+    once it is in its group, which whoever asked may signal from then on.
+    """
     code = 1
     try:
-        _place(request["files"], files)
         if request["session"]:
             os.setsid()
         elif request["group"] >= 0:
             os.setpgid(0, request["group"])
+        os.write(ready, str(os.getpid()).encode())
+        vars(weakref.finalize)["_registry"].clear()  # temporary folders are of the process that made them
+        _place(request["files"], files)
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -244,7 +250,7 @@ def be(request: dict[str, Any], files: Sequence[int]) -> None:
 
 
 def _fork_or_start(fork: Any, start: Any, command: Sequence[Any], *rest: Any) -> int:
-    """Fork for a command of etude, start any other."""
+    """Fork for a command of this Python that loads etude, start any other."""
     words = [os.fsdecode(each) for each in command]
     is_ours = words[0] == sys.executable and {*_FORKED} & {*words[1:4]}
     return int((fork if is_ours else start)(command, *rest))
@@ -253,8 +259,12 @@ def _fork_or_start(fork: Any, start: Any, command: Sequence[Any], *rest: Any) ->
 def _fork_here(command: Sequence[Any], *rest: Any) -> int:
     """Fork for what a fork starts; it has not trained, after which none of its forks could."""
     request, files = _request(command, *rest)
-    if (pid := os.fork()) == 0:
-        be(request, files)
+    here, there = os.pipe()
+    if os.fork() == 0:
+        be(request, files, there)
+    os.close(there)
+    pid = int(os.read(here, 16))
+    os.close(here)
     return pid
 
 

@@ -52,3 +52,11 @@ def test_a_signal_ends_a_fork_as_it_ends_python(number: signal.Signals) -> None:
         said = process.communicate(timeout=60)[1]
         codes.append((process.returncode, b"KeyboardInterrupt" in said))
     assert codes[0] == codes[1]
+
+
+def test_a_fork_is_in_its_group_when_it_is_given_out() -> None:
+    for how in ({"start_new_session": True}, {"process_group": 0}):
+        process = server().start("import time; time.sleep(600)", **how)
+        assert os.getpgid(process.pid) == process.pid
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
