@@ -54,8 +54,7 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     check_code,
     check_encoding,
 )
-_BESIDE = ("arithmetic", "total", "share", "change")  # rules whose figures stand side by side
-_BEFORE = 2  # lines that a cause stands before what rests on it
+_SAME_FACTOR = 0.01
 _MOST_LISTED, _MOST_FINDINGS = 2_000, 5_000
 _ORDER = {CONTRADICTS: 0, UNSETTLED: 1, CONFIRMED: 2}
 
@@ -135,22 +134,35 @@ def check_document(document: Document) -> Checked:
 def _roots(findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings without contradictions that rest on a figure which another one contradicts."""
     listed = list(findings)
-    wrong = {
-        each.examined[0]: number for number, each in reversed(list(enumerate(listed)))
-        if each.verdict == CONTRADICTS and each.rule in _BESIDE and len(each.examined) > 1
-    }  # fmt: skip
+    wrong: dict[tuple[int, str], list[int]] = {}
+    for number, each in enumerate(listed):
+        if each.verdict == CONTRADICTS and len(each.examined) > 1:
+            wrong.setdefault(each.examined[0], []).append(number)
     told: set[frozenset[tuple[int, str]]] = set()
     for number, each in enumerate(listed):
         figures = frozenset(each.examined)
-        if each.verdict == CONTRADICTS and len(figures) > 1:
-            if figures in told:  # of the same figures, from another end
+        if each.verdict == CONTRADICTS and figures:
+            claimed = frozenset([(each.line, f"{each.rule} {each.quoted}")])
+            if (
+                figures in told and len(figures) > 1
+            ) or claimed in told:  # of the same figures, from another end
                 continue
-            told.add(figures)
-        causes = {wrong[place] for place in each.examined[1:] if place in wrong} - {number}
-        causes = {at for at in causes if abs(listed[at].line - each.line) <= _BEFORE}
+            told |= {figures, claimed}
+        causes = {
+            at for place in each.examined[1:] for at in wrong.get(place, ())
+            if at != number
+            and _is_alike(listed[at].factor, each.factor, is_over=f"/ {place[1]}" in each.why)
+        }  # fmt: skip
         is_mutual = any(set(listed[at].examined[1:]) & set(each.examined[:1]) for at in causes)
         if each.verdict != CONTRADICTS or not causes or (is_mutual and number < min(causes)):
             yield each
+
+
+def _is_alike(first: float, second: float, *, is_over: bool) -> bool:
+    """True if a figure that is off by a factor explains one that it is multiplied into, or is under."""
+    if first <= 0 or second <= 0:
+        return False
+    return abs(first * (1 / second if is_over else second) - 1) < _SAME_FACTOR
 
 
 def _told_once(findings: Iterable[Finding]) -> list[Finding]:

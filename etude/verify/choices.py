@@ -22,10 +22,19 @@ class Choice(NamedTuple):
 
 
 def choices(facts: Facts, fact: Fact, *names: str) -> list[Choice]:
+    """The values of these names beside a figure, found once."""
+    key = (id(fact), names)
+    if key not in facts.chosen:
+        facts.chosen[key] = _choices(facts, fact, *names)
+    return facts.chosen[key]
+
+
+def _choices(facts: Facts, fact: Fact, *names: str) -> list[Choice]:
     """The values of these names: in the same place, then shortly before, then anywhere."""
     own = [each for name in names for each in facts.beside(fact, name) if each.is_value]
     near = facts.shortly_before(fact, names, _NEAR) if not own else []
     chosen = facts.near(fact, *names)
+    chosen = chosen or next((each for name in names if (each := facts.typical(name))), None)
     usable = [each for name in names for each in facts.anywhere(fact, name)]
     usable.sort(key=lambda each: (abs(each.line - fact.line), each.line > fact.line))
     first = own or near

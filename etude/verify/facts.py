@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from etude.verify.quantities import Figure
 from etude.verify.reading import Block, Document
@@ -24,6 +25,7 @@ _APART = (
     "operand",
     "mark",
 )  # roles of figures that are no value of their quantity beside others
+_SPEEDS, _STEADY = ("tokens_per_second", "samples_per_second", "steps_per_second"), 1.1
 _MOST_KEPT = 6  # three values, twice each
 _MOST_VALUES = 40  # of a name, that another figure is tried with
 _MANY = 1_500  # figures of a document of many trainings, such as a diary
@@ -111,6 +113,7 @@ class Facts:
     figures: int = 0
     unread_figures: int = 0
     has_blanks: bool = False
+    chosen: dict[tuple[int, tuple[str, ...]], list[Any]] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, list[Fact]]:
@@ -216,6 +219,27 @@ class Facts:
             for each in self.sentences[max(0, at - most) : at]
             if each.scope[:depth] == sentence.scope[:depth]
         ]
+
+    def typical(self, name: str) -> Fact | None:
+        """The middle value of a speed that the rows of a log have, if they hardly differ."""
+        if name not in self._typical:
+            rows = [each for each in self.by_name.get(name, ()) if each.role == "other" and each.value > 0]
+            rows = sorted(rows if name in _SPEEDS else (), key=lambda each: each.value)
+            is_steady = len(rows) >= 3 and rows[-1].value <= _STEADY * rows[0].value
+            self._typical[name] = rows[len(rows) // 2] if is_steady else None
+        return self._typical[name]
+
+    @cached_property
+    def _typical(self) -> dict[str, Fact | None]:
+        return {}
+
+    def name_of_change(self, figure: Figure) -> str:
+        """The quantity that a figure is a change of, "" if it is none."""
+        return self._changes.get(id(figure), "")
+
+    @cached_property
+    def _changes(self) -> dict[int, str]:
+        return {id(fact.figure): fact.name for fact in self.facts if fact.role == "delta"}
 
     def anywhere(self, fact: Fact, name: str) -> list[Fact]:
         """The values of a name in the document, one fact of each, at most a few."""

@@ -41,7 +41,8 @@ _CHANGE = re.compile(
 DIFFERS = re.compile(
     r"(?:\bby|\bminus|\bplus|\b(?:fall|drop|rise|gain|plus|difference|gap|lead|improvement|increase|decrease"
     r"|reduction|margin|growth) (?:of|is|was))\s+(?:about |another |only |a further |just |roughly |some )?$"
-    r"|\banother $|[±Δ] ?$", re.I
+    r"|\b(?:gap|difference|distance)\b[^.;,\d]{0,60}\b(?:is|was|of)\s+$|\banother $|[±Δ] ?$"
+    r"|\b(?:gap|difference|delta|lead|margin):? $", re.I
 )  # fmt: skip
 DIFFERS_BY = re.compile(
     r"(?: (?:[Nn]ats?|[Bb]its?|points?))? (?:apart|ahead|behind|higher|lower|better|worse|more|less"
@@ -50,6 +51,7 @@ DIFFERS_BY = re.compile(
 )  # fmt: skip
 _TIMES_NEXT = re.compile(r"\s?[x×*·]\s?[\d(]")
 _TIMES_LAST = re.compile(r"\s?\)?\s?[x×*·]\s?\(?")
+_WHOLE_TRAINING = re.compile(r"\b(?:at|with|over|in) $", re.I)  # at four epochs
 _AT_STEP = re.compile(r"\b(?:at|after|by|\() ?steps? [\d,]+\)?[^.;]{0,40}$|\bhalf ?way\b[^.;]{0,60}$", re.I)
 _NUMBERED = re.compile(
     r"(?:^|[^\w])(?:(?:steps?|epochs?) |epoch=|step=)$|\w (?:epoch|step): ?$", re.I
@@ -66,7 +68,21 @@ _GPU = (
     r"(?:[ -](?:sxm\d?|pcie|\d\dgb?|\d\d gb)){0,3}s?(?![\w])"
 )
 _GPUS = re.compile(rf"\s?[x×]?\s?(?:x |× )?{_GPU}", re.I)
-_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_WORDS = (
+    "single",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 _COUNTED = re.compile(
     rf"\b({'|'.join(_WORDS)}) (?:({_GPU}|gpus?\b|(?:nvidia )?\w+ gpus\b)|(?:full )?epochs?\b)", re.I
 )
@@ -139,12 +155,14 @@ def _facts_of(sentence: Sentence) -> Iterator[Fact]:
         last = (name, label) if name else None
         if name == "tokens" and any(_DATA.search(part) for part in sentence.scope if part.startswith("# ")):
             name = "corpus_tokens"
+        if name in ("batch", "global_batch") and _is_of_evaluation(sentence):
+            name = "eval_batch"
         if name:
             yield Fact(name, figure, sentence.line_of(figure), sentence.scope, role, label)
     for match in _COUNTED.finditer(text):
         if match[1].lower() == "one" and not match[2]:  # `one epoch has` is no length of a training
             continue
-        count = float(_WORDS.index(match[1].lower()) + 1)
+        count = float(max(_WORDS.index(match[1].lower()), 1))
         figure = _counted(match, count)
         name = "devices" if match[2] else "epochs"
         before = text[max(0, match.start() - 40) : match.start()]
@@ -152,6 +170,12 @@ def _facts_of(sentence: Sentence) -> Iterator[Fact]:
         yield Fact(
             name, figure, sentence.line_of(figure), sentence.scope, role, match[0][len(match[1]) :].strip()
         )
+
+
+def _is_of_evaluation(sentence: Sentence) -> bool:
+    """True of a key under the section of evaluations."""
+    section = sentence.block.section[-1:]
+    return bool(section) and re.match(r"(?:eval|valid|test|infer|generat)", section[0], re.I) is not None
 
 
 def _passed(sentence: Sentence, figure: Figure, gap: str) -> Iterator[Fact]:
@@ -176,6 +200,8 @@ def _role(text: str, figure: Figure, before: str, after: str, name: str | None, 
         return "operand"
     if is_to:
         return "to"
+    if name == "epochs" and _WHOLE_TRAINING.search(before) and re.match(r"\s*epochs\b", after):
+        return "plain"
     if name == "learning_rate" and _AT_STEP.search(text, max(0, figure.start - 80), figure.start):
         return "mark"
     if name in ("steps", "epochs") and _NUMBERED.search(before):

@@ -4,6 +4,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from etude.verify.cues import CUES, CUES_OF
+
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -148,7 +150,9 @@ NAMES: dict[str, Name] = {
     ),
     "non_embedding_parameters": Name(r"non-embedding(?: param\w*)?", noun=True),
     "parameters": Name(
-        r"(?:total |all |model |unique )*param(?:eter)?s?(?:[ _]count)?(?![a-z])|all params|model size"
+        r"weights(?! (?:and|decay|in (?!all)))|"
+        r"(?:total |all |model |unique )*param(?:eter)?s?(?:[ _]count)?(?![a-z])"
+        r"|all params|model size"
         r"|num_parameters", noun=True,
     ),
     "lora_rank": Name(
@@ -177,6 +181,7 @@ NAMES: dict[str, Name] = {
         r"(?:training |total |seen )*tokens(?: seen| processed| trained)?(?![a-z_/])(?! per)"
         r"|num_input_tokens_seen", noun=True,
     ),
+    "evaluations_per_epoch": Name(rf"evaluations{_PER}epoch", noun=True),
     "evaluations": Name(r"evaluations(?! (?:in an?|per|each|a|for) )", noun=True),
     "checkpoints": Name(r"checkpoints", noun=True),
     "best_epoch": Name(r"best epoch"),
@@ -192,7 +197,7 @@ NAMES: dict[str, Name] = {
     ),
     "steps": Name(
         r"(?:training |optimi[sz]er |optimi[sz]ation |total |update |gradient )*(?:steps?|iterations|iters?"
-        r"|updates)(?![a-z_/])(?! per)", noun=True,
+        r"|batches(?! of)|updates)(?![a-z_/])(?! per)", noun=True,
     ),
     "devices": Name(
         r"(?:number of |num[ _])?(?:gpus?|devices|accelerators|ranks|world[ _]size"
@@ -369,9 +374,12 @@ def metrics_in(text: str, unit: str) -> list[Found]:
 
 
 def _find(text: str, unit: str) -> list[Found]:
+    lower = text.lower()
+    cues = {cue for cue in CUES if cue in lower}
     return [
         Found(name, match.start(), match.end())
         for name, pattern in _COMPILED.items()
+        if name not in CUES_OF or not cues.isdisjoint(CUES_OF[name])
         if unit in NAMES[name].units or (unit == "any")
         for match in pattern.finditer(text)
         if match.end() > match.start()

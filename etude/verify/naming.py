@@ -51,7 +51,23 @@ _THAT_IS = re.compile(
     r"[^.;]{0,30}(?:,? which (?:is|makes|are)|\bso|\bor|i\.e\.|=|\(|\bmakes)\s*(?:about )?", re.I
 )
 _KEY = re.compile(r"[\"']?([A-Za-z]\w*(?:[_.]\w+)*)[\"']?\s?[:=]\s*[\"']?")
+_AMOUNTS = re.compile(
+    r"\b(?:steps|updates|tokens|epochs)(?:,? (?:and|in|or|hence|so|which (?:is|are|makes?)|=))+ (?:about )?$",
+    re.I,
+)
+_TOKENS_IN = re.compile(r"\b(?:samples|examples|documents) of $", re.I)
+_WITHOUT = re.compile(r"\bwithout (?:the |its |any )?(?:\w+ )?\w+", re.I)
+_FORMAT_LAST = re.compile(
+    r"\b(?:in|as) (?:b?float\d\d|[bft]f?p?\d\d|int\d)(?: (?:they|it|that|this))?(?: \w+)?\s+$", re.I
+)
+_OF_WEIGHTS = re.compile(r"\b(?:they|it|them|weights|parameters|model)\b|^\s*in |, in ", re.I)
+_LASTED = re.compile(
+    r"\b(?:job|run|training|it|whole|everything|that|which|fine-?tuning|pre-?training)\b[^.;,]{0,20}"
+    r"\b(?:took|takes|needed|needs|lasted|lasts|required|requires|ran for"
+    r"|(?:finished|done|over|completed|ended) (?:after|in))\s+$", re.I
+)  # fmt: skip
 _ADAPTER = re.compile(r"\s*(?:the |our |an? |each )?(?:lora |rank-\d+ )?adapters?\b", re.I)
+_IT_IS = re.compile(r",? (?:it|that|this) (?:is|was|has|had) (?:at |come to |fallen to )?(?:about )?$", re.I)
 _RATE = re.compile(r"\b(?:(?:(peak|max)|(floor|min)|rate|lr)\b)[^.;\d]{0,14}$", re.I)
 _LAST_ONE = re.compile(r"\blast (?:one|batch|step)\b[^.;]{0,25}$", re.I)
 _LAST_ONE_AFTER = re.compile(r" \w+ (?:in|for) the last\b", re.I)
@@ -104,6 +120,8 @@ def name_in(
     name, label = _name(before, after, figure)
     if name == "tokens" and last and last[0] in _OF_STEP and _THAT_IS.fullmatch(before):
         return "tokens_per_step", "tokens a step"
+    if name == "steps" and _WARMING.search(before):
+        return "warmup_steps", "warm-up"
     if name == "steps" and (kind := _EVERY.search(text, max(0, figure.start - 60), figure.start)):
         return ("eval_steps" if kind[1].lower().startswith(("ev", "va")) else "save_steps"), "every"
     if figure.unit == "%" and last and last[0] == "trainable_parameters" and before.strip() == "(":
@@ -128,7 +146,11 @@ def _name_of_rate(key: str, figure: Figure) -> tuple[str | None, str]:
 def _subject(text: str, figure: Figure) -> tuple[str | None, str]:
     """The metric that a sentence speaks of at a figure: the last one before it, else the only one."""
     if figure.unit == "bytes":
-        held = bytes_in(text[max(0, figure.start - 90) : figure.start])
+        start = max(0, figure.start - 90)
+        told = _WITHOUT.sub(lambda match: " " * len(match[0]), text[start : figure.start])
+        held = bytes_in(told)
+        if held is None and _FORMAT_LAST.search(told) and _OF_WEIGHTS.search(told):
+            return "weight_bytes", "weights"
         return (held.name, held.name.replace("_", " ")) if held else (None, "")
     is_value = "." in figure.text or figure.unit == "%"
     if figure.unit not in ("", "%") or not is_value or not _VALUE_ENDS.match(text, figure.end):
@@ -180,8 +202,14 @@ def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
         return None, ""
     if ahead:
         return ahead.name, before[-90:][ahead.start : ahead.end]
+    if unit == "s" and figure.value >= 600 and (_AMOUNTS.search(before) or re.match(r" at \d", after + "0")):
+        return "total_seconds", "time"
     is_listed = re.search(r"(?:^|[,(:])\s*$", before) and re.match(r"\s*(?:$|[,.;()])", after)
     if unit == "s" and figure.value >= 10 and (_SPAN.search(before) or (is_listed and _SPENT.search(before))):
+        return "total_seconds", "time"
+    if unit == "s" and re.match(r" (?:each|apiece|a step|an update)\b", after):
+        return "step_seconds", "time of a step"
+    if unit == "s" and figure.value >= 60 and _LASTED.search(before):
         return "total_seconds", "time"
     if unit == "bytes" and (words := re.search(r"\bcheckpoints?\b.*", before, re.I)):
         return "checkpoint_bytes", words[0]
@@ -190,6 +218,8 @@ def _name(before: str, after: str, figure: Figure) -> tuple[str | None, str]:
 
 def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | None, str] | None:
     """The name of a figure whose noun alone says another thing: `steps of 32 samples` is a batch."""
+    if 0 < figure.value < 0.02 and "e-" in figure.text and _IT_IS.search(before):
+        return "learning_rate", "rate"
     if 0 < figure.value < 0.02 and "e-" in figure.text and (rate := _RATE.search(before)):
         return ("min_learning_rate", "least rate") if rate[2] else ("learning_rate", "rate")
     if figure.unit == "" and re.search(r"\bvocab(?:ulary)?[_ ]?(?:size)?\b[^.;]{0,20}\bto $", before, re.I):
@@ -218,6 +248,8 @@ def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | 
             if each[1] == "epoch"
             else ("step_seconds", "time of a step")
         )
+    if figure.unit == "" and re.match(r" (?!tokens)\w+ (?:per|a|in each|in a) (?:batch|update)\b", after):
+        return "batch", "samples a batch"
     if figure.unit == "" and _SAMPLES.match(after) and _STEP_TAKES.search(before):
         return "global_batch", "samples a step"
     if (
@@ -226,16 +258,11 @@ def _special(before: str, after: str, name: str, figure: Figure) -> tuple[str | 
         and re.search(r"\bheads of (?:size )?$", before)
     ):
         return "head_dim", "dimensions of a head"
-    if name == "steps" and _WARMING.search(before):
-        return "warmup_steps", "warm-up"
     if name in ("samples", "train_samples") and _STEPS_OF.search(before):
         return "batch", "samples a step"
     if name == "tokens" and _STEPS_OF.search(before):
         return "tokens_per_step", "tokens a step"
-    if name == "tokens" and (
-        re.search(r"\b(?:samples|examples|documents) of $", before, re.I)
-        or re.match(r" tokens each\b", after)
-    ):
+    if name == "tokens" and (_TOKENS_IN.search(before) or re.match(r" tokens each\b", after)):
         return "seq_len", "length"
     of_embedding = re.search(r"\bembedd?ings?\b[^.;,]{0,20}$", before, re.I) or _EMBEDDING.search(before)
     if name == "tokens" and _CORPUS.search(before):

@@ -20,6 +20,7 @@ _HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _ITEM = re.compile(r"^(\s*)(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?")
 _RULE = re.compile(r"^\s*\|?[\s:|-]*-[\s:|-]*$")
 _ASSIGNMENT = re.compile(r"^[\s{,]*[\"']?([A-Za-z_][\w .\-/]{0,60}?)[\"']?\s*[:=]\s*(\S.*)$")
+_REST = re.compile(r"^\s*\d{4}-\d\d-\d\d[ T][\d:.,]+\s+(?:[A-Z]+\s+)?")
 _OPENED = re.compile(r"^( {0,40})[\"']?([A-Za-z_][\w.-]{0,60})[\"']?\s*:\s*\{?\s*$")
 _PYTHON = ("python", "py", "python3", "ipython")
 _RECORD = re.compile(
@@ -30,7 +31,7 @@ _RECORD = re.compile(
 # Names and values with blanks between them, of these names only: step 100 loss 5.12 lr 3e-4
 _WORDED = re.compile(
     r"(?:^|(?<=[\s|,;\[(]))((?:(?:train|val|valid|validation|eval|test)[ _])?(?:step|iter(?:ation)?|epoch"
-    r"|loss|ppl|perplexity|lr|learning rate|acc|accuracy|f1|tok/s|tokens/s|mfu|grad[_ ]norm|norm|dt|time"
+    r"|loss|val|ppl|perplexity|lr|learning rate|acc|accuracy|f1|tok/s|tokens/s|mfu|grad[_ ]norm|norm|dt|time"
     r"|elapsed|tokens))"
     r"\s+(-?\d[\d.,]*(?:e[-+]?\d+)?%?(?:ms|s)?)(?=[\s,;|)\]/:]|$)", re.I
 )  # fmt: skip
@@ -256,7 +257,10 @@ def _plain_blocks(lines: list[str], numbers: Iterable[int], section: tuple[str, 
         value, _, comment = line.partition("#") if stripped.startswith("#") else line.partition(" #")
         if pairs := _pairs(value) or (_pairs(comment) if not value.strip() else {}):
             tables.setdefault((inner, *sorted(pairs)), []).append((number, pairs))
+            rest = _REST.sub(" ", _RECORD.sub(" ", _WORDED.sub(" ", value)))
             value, comment = "", comment if value.strip() else ""
+            if re.search(r"\d \w*(?:steps|epochs?|tokens|examples|samples)\b", rest):
+                yield Block("prose", plain(" ".join(rest.split())), section + inner, (0,), (number,))
         if head := re.fullmatch(r"\[{1,2}([\w.\- ]{1,80})\]{1,2}", stripped):
             inner, path = (head[1],), []
             continue
@@ -280,6 +284,8 @@ def _pairs(line: str) -> dict[str, str]:
     """The named figures of a line of a log, if there are several; none of a sentence."""
     pairs = {name.strip(): value.rstrip(",") for name, value in _RECORD.findall(line)}
     worded = {name: value.rstrip(",") for name, value in _WORDED.findall(line)}
+    if "val" in worded and any(name.lower() in ("loss", "train loss", "train_loss") for name in worded):
+        worded["val loss"] = worded.pop("val")  # the other is of the training
     if bar := _BAR.match(line):
         worded["steps_per_epoch"] = bar[1]
     if len(pairs) >= 2:

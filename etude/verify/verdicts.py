@@ -21,6 +21,7 @@ class Finding:
     why       the arithmetic, in words and numbers
     fits      the value that would fit, "" where none is known
     examined  the places (line, text) of the figures that were looked at
+    factor    what the figure would have to be multiplied by to fit, 0 where that says nothing
     """
 
     verdict: str
@@ -30,6 +31,7 @@ class Finding:
     why: str
     fits: str = ""
     examined: tuple[tuple[int, str], ...] = ()
+    factor: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -80,8 +82,9 @@ def judge(rule: str, claimed: Fact, readings: Sequence[Reading], *, any_confirms
     if verdict == CONFIRMED:
         why = _shown(fitting[0], figure)
     return Finding(
-        verdict, rule, claimed.line, _quote(claimed), why, fits=fits, examined=tuple(dict.fromkeys(places))
-    )
+        verdict, rule, claimed.line, _quote(claimed), why, fits=fits, examined=tuple(dict.fromkeys(places)),
+        factor=first.tight.middle / figure.value if figure.value else 0.0,
+    )  # fmt: skip
 
 
 def note(

@@ -153,6 +153,10 @@ def _judge_equation(
     if is_sum and len({each.unit for each in operands}) > 1:
         return
     expected = "" if is_ratio else next(iter(units), "")
+    unit_factor = 1.0
+    if is_sum and not units and claimed.unit in ("bytes", "s", "flops"):  # 5.4 + 10.8 = 16.2 GB
+        printed_value = float(re.sub(r"[^\d.].*", "", claimed.text.replace(",", "")) or 0)
+        unit_factor, expected = (claimed.value / printed_value if printed_value else 1.0), claimed.unit
     factor = 1.0
     if claimed.unit == "%" and is_ratio and operands[0].unit != "%":
         factor = 100.0
@@ -164,6 +168,7 @@ def _judge_equation(
         return
     if len(units) > 1 or (claimed.unit == "" and expected not in ("", "%")):
         return
+    factor *= unit_factor
     text = operands[0].text
     for operator, each in zip(operators, operands[1:]):
         text += f" {'x' if operator == '*' else operator} {each.text}"

@@ -35,7 +35,11 @@ def _bytes(facts: Facts) -> Iterator[Finding]:
             or count.figure.unit
             or not count.value > _FEWEST
             or not count.value / 10 < claimed.value < count.value * 100
-            or re.search(r"\ball checkpoints|checkpoints? in total|activations|per epoch", words, re.I)
+            or re.search(
+                r"\bof (?:them|those|these)\b|\ball checkpoints|checkpoints? in total|activations|per epoch",
+                words,
+                re.I,
+            )
         ):
             continue
         named = _formats(_about(facts, claimed)) or _formats(words)
@@ -153,7 +157,9 @@ def _halves(facts: Facts) -> Iterator[Finding]:
             or re.search(rf"{whole}[^.;]{{0,40}}{halved}[^.;]{{0,40}}{what}", text, re.I)
             or (
                 _is_of_memory(facts, sentence)
-                and re.search(rf"{what}[^.;]{{0,60}}{halved} (?:this|that|it|them)\b", text, re.I)
+                and re.search(
+                    rf"{what}(?:[^.;]|\.\d){{0,60}}{halved} (?:this|that|it|them|in half)\b", text, re.I
+                )
             )
         )
         if not found or not re.search(

@@ -17,6 +17,10 @@ _NEGATED = re.compile(
     r"|can't|not|too \w+ (?:for|to)|rules? out|ruled out)\b",
     re.I,
 )
+_ARGUED = re.compile(
+    r"\b(?:since|because|as|given that|for)\b[^.;]{0,20}\btrain\w*[ -](?:loss|accuracy|error)", re.I
+)
+_SURELY = ("significant", "significantly", "statistically significant")
 _MOST_OF_A_REPORT = 400  # figures of a document on one training, where what it lacks is told of all of it
 _NO_HELD_OUT = re.compile(
     r"\b(?:no|without(?: an?y?)?|lacks? an?|never had an?) (?:\w+ )?(?:validation|held-?out|dev|evaluation)"
@@ -132,9 +136,9 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
             (match := _BETTER.search(words))
             and not _NEGATED.search(words[: match.start()])
             and not _CERTAIN.search(text)
-        ) and any(fact.name in SCORES | LOSSES for fact in facts.facts):
+        ) and (match[0].lower() in _SURELY or any(fact.name in SCORES | LOSSES for fact in facts.facts)):
             yield note(
-                CONTRADICTS if match[0].lower().startswith(("significant", "statistic")) else UNSETTLED,
+                CONTRADICTS if is_short and _is_sure(sentence, match) else UNSETTLED,
                 "absent data",
                 sentence.line,
                 match[0],
@@ -143,6 +147,12 @@ def check_claims(facts: Facts) -> Iterator[Finding]:
             )
         if _STEADY.search(words) and _FALLS.search(words):
             yield from _steady(facts, sentence)
+
+
+def _is_sure(sentence: Sentence, match: re.Match[str]) -> bool:
+    """True of a claim of significance, with its figures or with the word of statistics."""
+    is_told = bool(sentence.figures) or "statistical" in sentence.text.lower()
+    return is_told and match[0].lower().startswith(("significant", "statistic"))
 
 
 def _is_heading(sentence: Sentence) -> bool:
@@ -257,14 +267,17 @@ def _share_of_data(facts: Facts) -> tuple[float, list[Fact]] | None:
 
 
 def _no_overfit(facts: Facts, sentence: Sentence, quoted: str, *, has_validation: bool) -> Iterator[Finding]:
-    if not has_validation:
-        is_argued = bool(re.search(r"\btrain\w*[ -](?:loss|accuracy|perplexity|error)", sentence.text, re.I))
+    is_argued = bool(_ARGUED.search(sentence.text))
+    if not has_validation or is_argued:
+        is_argued = is_argued or bool(
+            re.search(r"\btrain\w*[ -](?:loss|accuracy|perplexity|error)", sentence.text, re.I)
+        )
         yield note(
             CONTRADICTS if is_argued else UNSETTLED,
             "absent data",
             sentence.line,
             quoted,
-            "training figures are good in overfitting too, and the document has no held-out one"
+            "training figures are good in overfitting too, and no held-out one is given for it"
             if is_argued
             else "the document has no validation figure to tell it by",
             fits="a loss on held-out rows beside the training loss",

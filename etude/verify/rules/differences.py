@@ -14,7 +14,7 @@ from etude.verify.rules.statistics import Series, series_of
 from etude.verify.rules.tables import fact_of
 from etude.verify.verdicts import CONTRADICTS, Finding, Reading, judge
 
-_MOST_CELLS, _MOST_LABELS = 40, 12
+_MOST_CELLS, _MOST_LABELS, _MOST_POINTS, _MOST_TABLES = 40, 12, 12, 8
 _TIMES = re.compile(
     r" times (?:as|faster|slower|larger|smaller|longer|more|the)\b|x (?:faster|slower|larger|smaller"
     r"|longer)\b"
@@ -28,9 +28,15 @@ _MARK = re.compile(r"\b(?:step|epoch|iteration|update)s? (\d[\d,]*(?:\.\d+)?)\b"
 # What a ratio is of, and the rows that are.
 _ROWS = {
     r"\bgenerat\w+|\bthroughput": r"generat|throughput",
+    r"\b(?:as fast|faster|quick\w*|slow\w*)\b": r"/ ?s|second|latency|speed|throughput|time",
     r"\b(?:as long|longer|takes?|took)\b": r"second|time|minute|hour|duration|latency",
     r"\b(?:large|larger|big|bigger|small|smaller)\b": r"param|size|memory",
 }
+_SPAN = re.compile(
+    r"\b(?:from|between) (?:step|epoch|iteration|update)s? (\d[\d,]*(?:\.\d+)?) (?:to|and) "
+    r"(?:\w+ )?(\d[\d,]*(?:\.\d+)?)\b",
+    re.I,
+)
 _SUPPOSED = re.compile(r"\b(?:would|could|should|might|if|about to)\b", re.I)
 _CHANGE = re.compile(r"^(?:Δ|δ|delta|change|diff\w*|difference)\b", re.I)
 _FEWEST_ALIKE = 2
@@ -62,8 +68,16 @@ def _judge(
     marked = _marked(sentence, series) if kind == "difference" else []
     named = _named(sentence, figure, tables)
     before = _changed_before(facts, sentence, figure) if kind == "percent" else []
-    firm = beside or marked or before or (named if kind == "times" or figure.unit == "points" else [])
-    every = firm if kind == "times" and firm else [*firm, *named, *_around(facts, sentence, figure)]
+    firm = (
+        beside
+        or marked
+        or before
+        or _of_series(facts, figure, series)
+        or (named if kind == "times" or figure.unit == "points" else [])
+    )
+    if not firm:
+        return None
+    every = firm if kind == "times" else [*firm, *named, *_around(facts, sentence, figure)]
     every = [
         pair for pair in every if pair in firm or all(_decimals(each) >= _decimals(figure) for each in pair)
     ]
@@ -74,7 +88,7 @@ def _judge(
     if fitting:
         return judge(rule, claimed, fitting, any_confirms=True)
     usual = [each for pair in firm for each in _readings(kind, pair, figure)]
-    is_open = kind == "difference" and ("." not in figure.text or len(firm) > 2)
+    is_open = kind == "difference" and "." not in figure.text
     return judge(rule, claimed, usual, any_confirms=True) if usual and not is_open else None
 
 
@@ -134,30 +148,50 @@ def _beside(sentence: Sentence, figure: Figure) -> list[Pair]:
 
 def _marked(sentence: Sentence, series: Sequence[Series]) -> list[Pair]:
     """The values of a series between two of its steps that a sentence names."""
-    places = [float(match[1].replace(",", "")) for match in _MARK.finditer(sentence.text)]
+    span = _SPAN.search(sentence.text)
+    marks = span.groups() if span else [match[1] for match in _MARK.finditer(sentence.text)]
+    places = [float(each.replace(",", "")) for each in marks]
     if len(places) != 2:
         return []
     found = []
     lower = sentence.text.lower()
+    is_held = re.search(r"\bval|held", lower) is not None
     for each in series:
         is_named = (
-            ("train" in lower) == each.name.startswith("train") if "loss" in each.name else True
-        ) or not re.search(r"train|val", lower)
+            "loss" not in each.name
+            or each.name.startswith("validation" if is_held else "train")
+            or not re.search("train|val", lower)
+        )
         first, second = each.at(places[0]), each.at(places[1])
         if first and second and is_named:
             found.append((first.figure, second.figure))
     return found
 
 
+def _of_series(facts: Facts, figure: Figure, series: Sequence[Series]) -> list[Pair]:
+    """All pairs of the values of a metric, if its only series is a short one."""
+    name = facts.name_of_change(figure)
+    own = [each for each in series if each.name == name]
+    if len(own) != 1 or len(own[0].points) > _MOST_POINTS:
+        return []
+    return list(itertools.combinations([fact.figure for _, fact in own[0].points], 2))
+
+
 def _named(sentence: Sentence, figure: Figure, tables: Sequence[Table]) -> list[Pair]:
     """Pairs of cells of the two columns, or two rows, of a table that a sentence names."""
     title = sentence.block.section[-1] if sentence.block.section else ""
     text = f"{sentence.text} {title}".lower()
-    about = _about(sentence.text[max(0, figure.start - 40) : figure.end + 40].lower())
+    lower = sentence.text.lower()
+    before = re.split(r"\band\b|[,;]", lower[max(0, figure.start - 40) : figure.start])[-1]
+    about = _about(before + re.split(r"\band\b|[,;]", lower[figure.end : figure.end + 40])[0])
     found: list[Pair] = []
     for table in tables:
+        if len(tables) > _MOST_TABLES and table.scope[:-1] != sentence.scope[:-2]:
+            continue
         columns = [at for at, head in enumerate(table.header) if at and _says(text, head)]
         rows = [at for at, row in enumerate(table.rows) if row and _says(text, row[0].text)]
+        if len(columns) == 1 and len(table.header) == 3 and figure.unit in ("", "x"):
+            columns = [1, 2]
         if 2 <= len(columns) <= _MOST_LABELS:
             rows_of_it = [row for row in table.rows if about and row and re.search(about, row[0].text, re.I)]
             for row in rows_of_it or table.rows:
@@ -171,7 +205,7 @@ def _named(sentence: Sentence, figure: Figure, tables: Sequence[Table]) -> list[
 def _about(words: str) -> str:
     """A pattern of the rows that words such as `2.3 times as long` are of, "" for any."""
     found = [pattern for cue, pattern in _ROWS.items() if re.search(cue, words)]
-    return found[0] if len(found) == 1 else ""
+    return found[0] if found else ""
 
 
 def _decimals(figure: Figure) -> int:

@@ -10,7 +10,7 @@ from etude.verify.facts import Facts, Sentence
 from etude.verify.quantities import Figure
 from etude.verify.ranges import exactly
 from etude.verify.rules.arithmetic import LEVEL, OF, fact_in, judge_share
-from etude.verify.verdicts import Finding, Reading, judge
+from etude.verify.verdicts import CONTRADICTS, Finding, Reading, judge, note
 
 _COUNTED_OF = re.compile(r"\bof (?:the |all |our |these )?$", re.I)
 _THAT_IS = re.compile(r"[^.;%]{0,40}?(?:\(|, (?:an? |or |i\.e\. )[^,;%]{0,30}?)\s*(?:about )?")
@@ -20,6 +20,11 @@ _FUNCTIONS: dict[str, Callable[[float], float]] = {
 _CALL = re.compile(r"(?<![\w])(ln|log2|log|exp|e\^|sqrt)\s*[({]?\s*$", re.I)
 _IS = re.compile(r"\s*[)}]?\s*(?:=|≈|~|is|gives|makes)\s*(?:about |roughly )?")
 _LISTED = re.compile(r"\s*(?:[,;+)]|and\b)|[^,;.]{1,30}(?:,|\band\b)")
+_PARTS_OF = re.compile(r"\s*of (?:the|these|all|our|its)\b", re.I)
+_OVERLAPS = re.compile(r"\b(?:both|also|at least|overlap\w*|several|more than one)\b", re.I)
+_WHICH_IS = re.compile(
+    r"(?:\bwhich (?:is|are|makes)|\bthat is|\bi\.e\.|[(=,:]|\bor)\s*(?:about |a share of )?$", re.I
+)
 _TOTAL_ITEM = re.compile(r"(?:in )?(?:total|sum|altogether|together|overall)\b[^.\d]{0,20}:?\s", re.I)
 _TOTAL = re.compile(
     r"\b(?:altogether|together|in total|in all|a total of|total(?:ling|ing|s|ed)?|sum(?:s"
@@ -39,6 +44,10 @@ def check_formulas(facts: Facts) -> Iterator[Finding]:
         yield from _sums(facts, sentence, before)
         yield from _proportional(sentence)
         yield from _counted_of(sentence)
+        yield from _of_them(facts, sentence)
+        yield from _share_first(sentence)
+        yield from _bracketed(sentence)
+        yield from _hundred(sentence)
 
 
 def _functions(sentence: Sentence) -> Iterator[Finding]:
@@ -155,3 +164,71 @@ def _counted_of(sentence: Sentence) -> Iterator[Finding]:
         ):
             continue
         yield judge_share(fact_in(sentence, share), fact_in(sentence, part), fact_in(sentence, whole))
+
+
+def _of_them(facts: Facts, sentence: Sentence) -> Iterator[Finding]:
+    """`The set has 2,611 rows; 2,021 of them were right, which is 77.4 %`."""
+    text = sentence.text
+    for part, share in itertools.pairwise(sentence.figures):
+        is_part = part.unit == "" and re.match(r" of (?:them|these|those|which)\b", text[part.end :])
+        gap = text[part.end : share.start]
+        if not is_part or share.unit != "%" or not _WHICH_IS.search(gap) or LEVEL.match(text, share.end):
+            continue
+        before = [(sentence, each) for each in sentence.figures if each.end <= part.start]
+        before = before or [(one, each) for one in facts.before(sentence, 1) for each in one.figures]
+        wholes = [(one, each) for one, each in before if each.unit == "" and each.value >= part.value]
+        if wholes and part.value:
+            one, whole = wholes[-1]
+            yield judge_share(fact_in(sentence, share), fact_in(sentence, part), fact_in(one, whole))
+
+
+def _share_first(sentence: Sentence) -> Iterator[Finding]:
+    """`On the 1,034 questions 58.9 % are 609 right ones`."""
+    text = sentence.text
+    for whole, share, part in zip(sentence.figures, sentence.figures[1:], sentence.figures[2:]):
+        is_counts = whole.unit == part.unit == "" and share.unit == "%" and 0 < part.value <= whole.value
+        gap = text[share.end : part.start]
+        if not is_counts or not re.fullmatch(r" (?:are|is|were|was|makes?|means) (?:about )?", gap):
+            continue
+        if re.search(r"\b(?:of|on|among|for) (?:the |these |our |all )?$", text[: whole.start]):
+            tight, loose = whole.tight * share.tight / 100, whole.tight * share.loose / 100
+            used = (fact_in(sentence, whole), fact_in(sentence, share))
+            made = Reading(f"{share.text} of {whole.text}", tight, loose, used)
+            yield judge("share", fact_in(sentence, part), [made])
+
+
+def _bracketed(sentence: Sentence) -> Iterator[Finding]:
+    """`On the 4,000 rows it is 63.9 % (2,556 right)`: shares of the count before them."""
+    text, figures = sentence.text, sentence.figures
+    pairs = [
+        (a, b) for a, b in itertools.pairwise(figures)
+        if a.unit == "%" and b.unit == "" and re.fullmatch(r" \(", text[a.end : b.start])
+        and re.match(r" \w+\)", text[b.end :])
+    ]  # fmt: skip
+    first = pairs[0][0].start if pairs else 0
+    counts = [
+        each
+        for each in figures
+        if each.end <= first and each.unit == "" and each.tight.low == each.tight.high
+    ]
+    if len(counts) != 1 or any(part.value > counts[0].value for _, part in pairs):
+        return
+    for share, part in pairs:
+        if re.search(r"\b(?:of|on|among|for) (?:the |these |our |all )?$", text[: counts[0].start]):
+            yield judge_share(fact_in(sentence, share), fact_in(sentence, part), fact_in(sentence, counts[0]))
+
+
+def _hundred(sentence: Sentence) -> Iterator[Finding]:
+    """`Of the files 62 % are Python, 23 % Java and 25 % Go`: parts of one whole are at most 100 %."""
+    shares = [each for each in sentence.figures if each.unit == "%" and each.is_usable]
+    if len(shares) < 3 or len(shares) != len(sentence.figures) or not _PARTS_OF.match(sentence.text):
+        return
+    gaps = [sentence.text[a.end : b.start] for a, b in itertools.pairwise(shares)]
+    is_list = all(re.fullmatch(r"[^.;:()]{1,40}?(?:,|,? and) ", gap) for gap in gaps)
+    total = sum(each.value for each in shares)
+    if is_list and total > 100 + len(shares) and not _OVERLAPS.search(sentence.text):
+        used = [fact_in(sentence, each) for each in shares]
+        why = f"{' + '.join(each.text for each in shares)} = {total:g} %"
+        yield note(
+            CONTRADICTS, "share", used[-1].line, shares[-1].text, why, fits="parts of 100 %", facts=used
+        )

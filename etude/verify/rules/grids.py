@@ -11,7 +11,7 @@ from etude.verify.rules.tables import cell_at, fact_of
 from etude.verify.verdicts import Finding, Reading, judge
 
 _SET = re.compile(r"[{\[(]\s*([^{}\[\]()]{1,120}?)\s*[}\])]")
-_VALUE = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?(?: ?%)?|true|false|[a-z][\w-]{0,30}", re.I)
+_VALUE = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?(?: ?%|[kKM]\b)?|true|false|[a-z][\w-]{0,30}", re.I)
 _COUNT = re.compile(
     r"^\s*(?:different |distinct |hyper-?parameter |possible |total )*(?:configurations?|combinations?"
     r"|settings|runs|trials|experiments|trainings|configs|each|per model|grid points)\b",
@@ -35,7 +35,8 @@ def check_grids(facts: Facts) -> Iterator[Finding]:
         inside = [(start, end) for start, end, _ in sets]
         if _MORE_SETS.search(sentence.text):
             continue
-        behind = [each for each in facts.sentences[at + 1 : at + 4] if each.block is not sentence.block][:1]
+        later = facts.sentences[at + 1 : at + 4]
+        behind = [*later[:1], *[each for each in later[1:] if each.block is not sentence.block][:1]]
         free = [
             each for each in sentence.figures if not any(start <= each.start < end for start, end in inside)
         ]
@@ -61,11 +62,15 @@ def check_grids(facts: Facts) -> Iterator[Finding]:
 def _next_item(behind: Sequence[Sentence], sentence: Sentence, sizes: Sequence[int]) -> Iterator[Finding]:
     """The count of settings that is an item of its own, after the item with the sets: `- 24 runs`."""
     for item in behind:
-        is_count = item.block.kind == "item" and len(item.figures) == 1 and item.figures[0].start <= 2
+        lead = item.text[: item.figures[0].start] if item.figures else "-"
+        is_told = re.fullmatch(
+            r"(?:that|this|which|together|so|in (?:all|total)|it)\b[^.\d]{0,30}", lead, re.I
+        )
+        is_count = len(item.figures) == 1 and (is_told or (item.block.kind == "item" and len(lead) <= 2))
         if (
             is_count
             and item.scope[:-2] == sentence.scope[:-2]
-            and _COUNT.match(item.text, item.figures[0].end)
+            and _COUNT.match(item.text[item.figures[0].end :])
         ):
             fact = Fact("", item.figures[0], item.line, item.scope)
             yield judge("grid", fact, [_exact(" x ".join(map(str, sizes)), float(math.prod(sizes)))])

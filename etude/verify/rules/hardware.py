@@ -16,14 +16,18 @@ _NAMES = {
     "rtx4090": r"(?:rtx ?)?4090", "rtx3090": r"(?:rtx ?)?3090",
 }  # fmt: skip
 _USED = re.compile(
-    r"\b(?:used|usage|peak|allocated|needs?|took|takes|consum\w+|per gpu|on each|each)\b", re.I
+    r"\b(?:used|usage|peak\w*|allocated|needs?|took|takes|consum\w+|per gpu|on each|each)\b", re.I
 )
 _PER_DEVICE = re.compile(
     r"\bper (?:gpu|device|card|[ahv]\d00|t4|l4)|/ ?gpu|\beach\b"
     r"|\b(?:an?|one) (?:single )?(?:gpu|card|device|[ahv]\d00)",
     re.I,
 )
-_SINGLE = re.compile(r"\b(?:single|one|each) (?:nvidia )?(?:gpu|card|device|[ahv]\d00|l40s?|t4)\b", re.I)
+_SINGLE = re.compile(
+    r"\b(?:single|one|each|one of (?:our|the|these|its)) (?:nvidia )?(?:gpu|card|device|[ahv]\d00"
+    r"|l40s?|t4)s?\b",
+    re.I,
+)
 
 
 def check_hardware(facts: Facts) -> Iterator[Finding]:
@@ -62,14 +66,16 @@ def _speeds(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
     for claimed in facts.named("mfu"):
         if (speed := facts.near(claimed, "flops")) and speed.scope == claimed.scope:
             devices = None if _is_each(facts, speed) else facts.near(speed, "devices")
-            peak = gpu.half * (devices.value if devices else 1.0)
-            text = f"{speed.figure.text} / {printed(peak / 1e12)} TFLOP/s"
-            yield judge(
-                "peak", claimed, [reading(text, lambda s, peak=peak: s / peak * 100, speed, slack=0.05)]
-            )
+            counts = [devices.value, 1.0] if devices else [1.0]
+            made = []
+            for peak in (gpu.half * count for count in counts):
+                text = f"{speed.figure.text} / {printed(peak / 1e12)} TFLOP/s"
+                made.append(reading(text, lambda s, peak=peak: s / peak * 100, speed, slack=0.05))
+            yield judge("peak", claimed, made, any_confirms=True)
         near = [rate for rate in rates if rate.scope[:-2] == claimed.scope[:-2]] or rates
         if near and len(near) <= 4:
             made = [_share_of_peak(facts, gpu, rate, most=7.0)[0] for rate in near]
+            made += [_share_of_peak(facts, gpu, rate, most=7.0, is_one=True)[0] for rate in near]
             yield judge("peak", claimed, made, any_confirms=True)
     yield from _achieved(facts, rates)
     yield from _peaks(facts, gpu)
@@ -88,11 +94,13 @@ def _is_each(facts: Facts, fact: Fact) -> bool:
     return bool(_PER_DEVICE.search(f"{fact.label} {behind}") or _SINGLE.search(before))
 
 
-def _share_of_peak(facts: Facts, gpu: Gpu, rate: Fact, most: float) -> tuple[Reading, bool]:
+def _share_of_peak(
+    facts: Facts, gpu: Gpu, rate: Fact, most: float, *, is_one: bool = False
+) -> tuple[Reading, bool]:
     """(percent of the peak that a speed needs, True if the number of GPUs is said)."""
     size, devices = _size_of(facts, rate), facts.near(rate, "devices")
     assert size is not None
-    is_each = _is_each(facts, rate)
+    is_each = is_one or _is_each(facts, rate)
     count = 1.0 if is_each or not devices else devices.value
     least, most = (3.0, 5.0) if facts.says(r"\blora\b|adapter|qlora") else (6.0, most)
     if facts.says(r"\b6 ?[·×x*]? ?n\b"):
@@ -168,7 +176,7 @@ def _memory(facts: Facts, gpu: Gpu) -> Iterator[Finding]:
     for claimed in facts.named("memory_bytes", roles=("plain", "other")):
         words = f"{claimed.label} {words.text if (words := facts.sentence_of(claimed)) else ''}"
         if (
-            not re.search(r"gpu|vram|device|cuda", words, re.I)
+            not re.search(rf"gpu|vram|device|cuda|{'|'.join(_NAMES.values())}", words, re.I)
             or not _USED.search(words)
             or re.search(
                 r"\bcpu|system|host|ram\b(?<!vram)|total|all|combined|would|need|requires", words, re.I

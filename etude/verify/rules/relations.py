@@ -60,10 +60,12 @@ RELATIONS = (
     Relation("speed", "epoch_seconds", ("steps_per_epoch",), ("steps_per_second",), _SPEED),
     Relation("speed", "total_seconds", ("tokens",), ("tokens_per_second",), _SPEED),
     Relation("speed", "total_seconds", (_STEPS,), ("steps_per_second",), _SPEED),
+    Relation("speed", "total_seconds", (_STEPS, "step_seconds"), (), _SPEED),
     Relation("speed", "gpu_hours", ("devices", "total_seconds"), (), _SPEED, 1 / 3600),
     Relation("parameters", "head_dim", ("width",), ("heads",)),
     Relation("share", "warmup_ratio", ("warmup_steps",), (_STEPS,), 0.001),
     Relation("steps", "evaluations", (_STEPS,), ("eval_steps",)),
+    Relation("steps", "evaluations_per_epoch", ("steps_per_epoch",), ("eval_steps",)),
     Relation("steps", "checkpoints", (_STEPS,), ("save_steps",)),
     Relation("share", "trainable_share", ("trainable_parameters",), ("parameters",)),
     Relation("share", "trainable_percent", ("trainable_parameters",), ("parameters",), factor=100.0),
@@ -178,7 +180,7 @@ def _values(
         count = combination[1].reading.tight.high if len(relation.times) > 1 else 1.0
         tight, loose = _whole(tight, count, least), _whole(loose, count, least)
         text += ", up to a last partial one"
-    if relation.claimed in ("evaluations", "checkpoints"):
+    if relation.claimed in ("evaluations", "evaluations_per_epoch", "checkpoints"):
         low, high = math.floor(tight.low + 1e-9), math.ceil(tight.high - 1e-9) + 1
         tight, loose = Range(low, high), Range(low, high + 1)
     made = Reading(text, tight, loose.widen(relation.slack) if relation.slack else loose, used)

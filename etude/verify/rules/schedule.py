@@ -63,7 +63,11 @@ def check_schedule(facts: Facts) -> Iterator[Finding]:
             yield from _falls(points, kinds)
             continue
         yield from _judge(facts, kinds, peak, points, unit)
-    for mark in facts.named("learning_rate", roles=("other", "mark")):
+    for mark in facts.named("learning_rate", roles=("other", "mark")) if described else ():
+        steps = [each for each in facts.beside(mark, "steps") if each.role == "mark"]
+        if len(steps) == 1 and described and steps[0].value <= described.total:
+            yield from _judge_points(described, [(steps[0].value, mark)], "steps")
+    for mark in facts.named("learning_rate", roles=("other", "mark")) if not described else ():
         steps = [each for each in facts.beside(mark, "steps") if each.role == "mark"]
         sentence = facts.sentence_of(mark)
         if (
@@ -187,13 +191,13 @@ def _described(facts: Facts) -> _Schedule | None:
     """The schedule that one sentence tells whole: up for N steps to a peak, then down along a curve."""
     found = []
     for sentence in facts.sentences:
-        if 2 <= len(sentence.figures) <= 12 and (made := _described_by(sentence)):
+        if 2 <= len(sentence.figures) <= 12 and (made := _described_by(facts, sentence)):
             found.append(made)
     alike = {(each.kind, each.peak.value, each.total, each.warmup, each.least) for each in found}
     return found[0] if len(alike) == 1 else None
 
 
-def _described_by(sentence: Sentence) -> _Schedule | None:
+def _described_by(facts: Facts, sentence: Sentence) -> _Schedule | None:
     text = sentence.text
     down, kind = _DOWN.search(text), _CURVE.search(text)
     if (
@@ -218,8 +222,17 @@ def _described_by(sentence: Sentence) -> _Schedule | None:
     peak = Fact("", rates[0], sentence.line_of(rates[0]), sentence.scope, label="learning rate")
     warm = [each for each in steps if each.end <= down.start()]
     after = [each for each in steps if each.start > down.start()]
-    if len(warm) > 1 or len(after) != 1 or len(rates) > 2:
+    if len(warm) > 1 or len(after) > 1 or len(rates) > 2:
         return None
+    if not after:
+        totals = {each.value: each for each in facts.named("max_steps", "steps") if each.figure not in warm}
+        if len(totals) != 1:
+            return None
+        after = [each.figure for each in totals.values()]
+        return _Schedule(
+            curves[0][0].lower()[:6], peak, after[0].value, warm[0].value if warm else 0.0,
+            rates[1].value if len(rates) > 1 else 0.0, tuple(totals.values()),
+        )  # fmt: skip
     is_more = re.search(
         r"\b(?:next|remaining|further|another|following)\s+(?:\w+ )?$", text[: after[0].start]
     )

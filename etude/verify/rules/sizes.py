@@ -149,7 +149,7 @@ def _adapters(facts: Facts) -> Iterator[Finding]:
         others = len(re.findall(r"\b[qo](?:_proj|uery)?\b", letters[0]))
         narrow = len(re.findall(r"\b[kv](?:_proj|ey|alue)?\b", letters[0]))
         made = []
-        for groups in (1, 2, 4, 8, 16):  # of query heads that share a key and a value
+        for groups in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16):  # of query heads that share a key and a value
             each = others * 2 + narrow * (1 + 1 / groups)
             text = f"{layers.figure.text} x {rank.figure.text} x {printed(each)} x {width.figure.text}"
             made.append(reading(text, lambda n, r, d, each=each: n * r * d * each, layers, rank, width))
@@ -261,7 +261,7 @@ def _names(facts: Facts, fact: Fact, story: Story) -> bool:
     sentence = facts.sentence_of(fact)
     if sentence is None:
         return True
-    text = re.sub(r"[ _]", "-", sentence.text.lower())
+    text = re.sub(r"[ _]", "-", sentence.text.lower()).replace("gpt-2", "gpt2")
     own = {path.split("/")[1].lower() for path, each in STORIES.items() if each is story}
     return any(name in text for name in own) or not re.search(
         r"\b\w*(?:gpt|bert|llama|t5|gen|coder|lm)(?:-?\w+)?\b", text.replace("-", " ")

@@ -12,6 +12,7 @@ from etude.verify.verdicts import CONFIRMED, CONTRADICTS, Finding, Reading, judg
 
 _TOTAL = re.compile(r"^(?:grand )?(?:total|all$|sum|all together|in total|overall)\b(?! loss)", re.I)
 _MEAN = re.compile(r"^(?:mean|average|avg\.?|macro avg)\b", re.I)
+_TOGETHER = re.compile(r"\b(?:together|altogether|in total|in all|combined)\b", re.I)
 _TIED = re.compile(r"\b(?:tied|shared|shares|same matrix)\b", re.I)
 _PARTS = re.compile(r"\b(?:of which|thereof|including|subtotal|incl\.)", re.I)
 _DELTA = re.compile(
@@ -33,7 +34,8 @@ _NOT_ADDED = LOSSES | SCORES | {
 
 
 def check_tables(facts: Facts) -> Iterator[Finding]:
-    """Figures of tables that other cells of theirs decide."""
+    """Figures of tables that other cells of theirs decide, and sums of their rows."""
+    yield from _sums_of_rows(facts)
     for table in facts.tables:
         if len(table.rows) <= 5_000:
             yield from _totals(table)
@@ -41,6 +43,35 @@ def check_tables(facts: Facts) -> Iterator[Finding]:
             yield from _deltas(table)
             yield from _growth(table)
             yield from _order(table)
+
+
+def _sums_of_rows(facts: Facts) -> Iterator[Finding]:
+    """`All three together took 128 GPU hours`: the sum of the row, or the column, of that name."""
+    for sentence in facts.sentences if facts.tables else ():
+        figures = [each for each in sentence.figures if each.is_usable]
+        if len(figures) != 1 or not _TOGETHER.search(sentence.text):
+            continue
+        claimed, noun = figures[0], sentence.text[figures[0].end :].strip(" .")[:30].lower()
+        for table in facts.tables:
+            if len(noun) < 4 or len(table.rows) > 40 or table.scope[:-1] != sentence.scope[:-2]:
+                continue
+            lines = [(row[0].text, row[1:]) for row in table.rows if row]
+            lines += [
+                (head, tuple(row[at] for row in table.rows if at < len(row)))
+                for at, head in enumerate(table.header)
+                if at
+            ]
+            for label, cells in lines:
+                inputs = [fact_of(table, cell, label) for cell in cells if cell.figure]
+                if (
+                    noun in label.lower()
+                    and len(inputs) > 1
+                    and all(each.figure.unit == claimed.unit for each in inputs)
+                ):
+                    ranges = [each.figure.tight for each in inputs], [each.figure.loose for each in inputs]
+                    shown = " + ".join(each.figure.text for each in inputs)
+                    made = Reading(shown, _sum(ranges[0]), _sum(ranges[1]), tuple(inputs))
+                    yield judge("total", Fact("", claimed, sentence.line_of(claimed), sentence.scope), [made])
 
 
 def fact_of(table: Table, cell: Cell, label: str) -> Fact:
