@@ -178,9 +178,9 @@ def languages(name: str) -> dict[str, Any]:
                 made.clear()
             if not sandbox.judge("f = sorted", good).passed:
                 unusable.append(each.name)
-    samples = counts.pop("samples")
+    judged = counts.pop("samples")
     return {
-        "tier": str(tier), "samples": samples, "right": samples - len(wrong), "wrong": wrong, "missing": dict(counts),
+        "tier": str(tier), "samples": judged, "right": judged - len(wrong), "wrong": wrong, "missing": dict(counts),
         "seconds_each": {key: sum(each) / len(each) for key, each in seconds.items()},
         "attacks": sum(tried.values()), "attacks_by_language": dict(tried), "reached": reached, "unusable": unusable,
     }  # fmt: skip

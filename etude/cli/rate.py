@@ -88,8 +88,11 @@ def user_name() -> str:
         raise InputError("this account has no name; give who rates with --rater NAME") from None
 
 
-def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Question]:
-    """The texts to rate, in the order of seed and rater. Raises: InputError if there are none."""
+def questions(runs: Sequence[Run], *, rater: str, seed: int = 17, with_rated: bool = False) -> list[Question]:
+    """The texts to rate, in the order of seed and rater. Raises: InputError if there are none.
+
+    with_rated: those too that the rater has rated.
+    """
     if not rater.strip():
         raise InputError("the rater has no name; expected who rates; give --rater NAME")
     if not 1 <= len(runs) <= 2 or len({run.path.resolve() for run in runs}) < len(runs):
@@ -108,7 +111,7 @@ def questions(runs: Sequence[Run], *, rater: str, seed: int = 17) -> list[Questi
         texts = [texts[prompt] for texts in latest]
         # Drawn before any is left out, so that the order of the others does not depend on what was rated.
         order = draw.sample(range(len(runs)), len(runs))
-        if not _is_rated(histories, texts, rater):
+        if with_rated or not _is_rated(histories, texts, rater):
             asked.append(Question(prompt, [texts[at] for at in order], [runs[at] for at in order]))
     return asked
 

@@ -3,21 +3,22 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from etude.cli import steer
 from etude.cli.completion import complete_run
 from etude.cli.detached import follow
-from etude.cli.options import Json, RunName, Runs, parse_name, parse_output_folder
+from etude.cli.options import Json, RunName, Runs, parse_name, parse_new_file, parse_output_folder, parse_path
 from etude.cli.printing import page_width, print_json, print_rows, print_table, print_text, say
 from etude.cli.room import print_room
 from etude.errors import EtudeError, InputError
-from etude.text import printable, shorten
+from etude.text import plural, printable, shorten
 
 if TYPE_CHECKING:
     from etude.records.store import Run
+    from etude.scores import agreement as scale
 
 
 def list_runs(
@@ -159,6 +160,14 @@ def ensemble(
         say(f"written to {out}: predictions.jsonl, report.md")
 
 
+class Level(StrEnum):
+    """Ways in which ratings differ, for their agreement."""
+
+    nominal = "nominal"
+    ordinal = "ordinal"
+    interval = "interval"
+
+
 def rate(
     run: Annotated[
         list[str],
@@ -176,6 +185,19 @@ def rate(
         str | None, typer.Option("--scores", help="answers of a script, as 4,5,s or a,b,=")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="of the hidden order")] = 17,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", parser=parse_new_file, metavar="FILE", help="write what is to be rated there"
+        ),
+    ] = None,
+    answered: Annotated[
+        Path | None,
+        typer.Option("--import", parser=parse_path, metavar="FILE", help="take the answers of such a file"),
+    ] = None,
+    agreement: Annotated[
+        Level | None, typer.Option("--agreement", help="how far raters agree, and the verdict if they do")
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -183,8 +205,24 @@ def rate(
     from etude.cli import rate as rating
     from etude.records.store import open_run
 
-    rater = rating.user_name() if rater is None else rater
     found = [open_run(name, runs) for name in run]
+    if agreement is not None:
+        _show_agreement(found, agreement, as_json=as_json)
+        return
+    if answered is not None:
+        from etude.cli.rate_file import import_answers
+
+        new, left = import_answers(found, answered)
+        say(f"{answered}: {plural(new, 'answer')} kept, {left:,} empty or kept before")
+        return
+    rater = rating.user_name() if rater is None else rater
+    if export is not None:
+        from etude.cli.rate_file import export_questions
+
+        count = export_questions(found, export, rater=rater, seed=seed)
+        asked = f"{plural(count, 'question')} for {printable(rater)}"
+        say(f"{asked} written to {export}; fill in answer, then --import")
+        return
     if as_json and scores is None:  # what a script is to answer
         print_json([question.to_dict() for question in rating.questions(found, rater=rater, seed=seed)])
         return
@@ -192,6 +230,23 @@ def rate(
     rated = rating.rate(found, rater=rater, scores=given, seed=seed)
     rows = [(name, str(ratings) or "no ratings") for name, ratings in rated.items()]
     print_rows(rows, {name: asdict(ratings) for name, ratings in rated.items()}, as_json)
+
+
+def _show_agreement(runs: list["Run"], level: Level, *, as_json: bool) -> None:
+    """Print how far the raters of a run agree, or of two side by side. Raises: InputError without ratings."""
+    from etude.report.history import read_history
+    from etude.report.raters import compare_raters
+
+    against = runs[1].name if len(runs) > 1 else None
+    found = compare_raters(
+        read_history(runs[0]).ratings, against=against, level=cast("scale.Level", level.value)
+    )
+    if not found.raters:
+        raise InputError(f"nobody has rated {' beside '.join(run.name for run in runs)}; use etude rate")
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_text("\n".join(map(printable, found.lines())))
 
 
 class NoteSection(StrEnum):
