@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "report RUN": ("report RUN", lambda value: value),
     "watch RUN|FILE": ("watch LOG", lambda value: value),
     "rate RUN --scores ...": ("rate RUN --scores 4", lambda value: next(iter(value.values()))),
+    "rate RUN --agreement LEVEL": (
+        "rate RUN --agreement ordinal",
+        lambda value: {**value, **value["agreement"]},
+    ),
     "rate RUN": ("rate RUN --rater anna", lambda value: value[0]),
     "export RUN OUT": ("export RUN FOLDER --to hf", lambda value: value),
     "export RUN OUT --to int8": (
