@@ -6,25 +6,23 @@ fails costs the others nothing.
 
 import contextlib
 import hashlib
-import os
 import re
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from etude import durable
-from etude.errors import EtudeError
+from etude.checks import Absent, Check, require, run_all
+from etude.doctor import try_folder
 from etude.processes import python_command, python_environment
 from etude.records.environment import describe_environment
 from etude.records.events import Step
-from etude.records.lease import is_locked, lock_run
 from etude.records.store import Run, list_runs
-from etude.text import one_line
 
 STEPS, SAVED_EVERY = 24, 4
 _PATIENCE_SECONDS = 300.0
@@ -54,80 +52,35 @@ log_every_steps = 1
 """
 
 
-class _Absent(Exception):
-    """Something that a check needs is not on this machine."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one check; `state` is passed, failed or skipped."""
-
-    name: str
-    state: str
-    words: str
-    seconds: float
-
-
 def run_checks(told: Callable[[Check], None] = lambda check: None) -> dict[str, Any]:
     """Try each promise in a temporary folder, and return a record of the machine and the checks."""
     with tempfile.TemporaryDirectory(prefix="etude-selftest-") as folder:
-        checks = list(_tell(_checks(Path(folder)), told))
+        checks = []
+        for check in run_all(_checks(Path(folder))):
+            told(check)
+            checks.append(check)
         found = describe_environment(Path(folder))
     about = {name: found[name] for name in ("versions", "machine")}
     return {**about, "checks": [asdict(check) for check in checks]}
 
 
-def _tell(checks: Iterator[Check], told: Callable[[Check], None]) -> Iterator[Check]:
-    for check in checks:
-        told(check)
-        yield check
-
-
-def _checks(folder: Path) -> Iterator[Check]:
+def _checks(folder: Path) -> list[tuple[str, Callable[[], str]]]:
     """Checks in the order of what they need: each later one takes what an earlier one made."""
-    for name, check in (
-        ("files reach the disk", _writes),
-        ("a run trains", _trains),
-        ("a killed run goes on bit for bit", _goes_on),
-        ("a changed record is named", _names_damage),
-        ("transformers computes the same", _agrees),
-        ("a GPU learns as the CPU does", _learns_on_gpu),
-    ):
-        begun = time.monotonic()
-        try:
-            state, words = "passed", check(folder)
-        except _Absent as absent:
-            state, words = "skipped", str(absent)
-        except Exception as error:  # whatever it is, the record says it and goes on
-            state, words = (
-                "failed",
-                one_line(f"{type(error).__name__}: {error}" if not isinstance(error, EtudeError) else error),
-            )
-        yield Check(name, state, words, round(time.monotonic() - begun, 2))
-
-
-def _writes(folder: Path) -> str:
-    """A file is written whole, synced and found again, and a lock keeps a second process out."""
-    data, path = os.urandom(8 << 20), folder / "written"
-    begun = time.monotonic()
-    durable.write_file(path, data)
-    seconds = time.monotonic() - begun
-    _require(path.read_bytes() == data, "a file that was written is not what is read")
-    held = folder / "locked"
-    held.mkdir()
-    descriptor = lock_run(held)
-    try:
-        _require(is_locked(held), "a lock keeps nobody out; put runs on another file system")
-    finally:
-        os.close(descriptor)
-    return f"8 MB written and synced in {1000 * seconds:.0f} ms; locks hold"
+    return [
+        ("files reach the disk", lambda: try_folder(folder)),
+        ("a run trains", lambda: _trains(folder)),
+        ("a killed run goes on bit for bit", lambda: _goes_on(folder)),
+        ("a changed record is named", lambda: _names_damage(folder)),
+        ("transformers computes the same", lambda: _agrees(folder)),
+        ("a GPU learns as the CPU does", lambda: _learns_on_gpu(folder)),
+    ]
 
 
 def _trains(folder: Path) -> str:
     _train(folder, "whole")
     losses = _losses(_only(folder / "whole"))
-    _require(len(losses) == STEPS, f"{len(losses)} of {STEPS} steps are in the journal")
-    _require(losses[-1] < losses[0], f"the loss did not fall: {losses[0]:.3f} to {losses[-1]:.3f}")
+    require(len(losses) == STEPS, f"{len(losses)} of {STEPS} steps are in the journal")
+    require(losses[-1] < losses[0], f"the loss did not fall: {losses[0]:.3f} to {losses[-1]:.3f}")
     return f"{STEPS} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}"
 
 
@@ -145,10 +98,8 @@ def _goes_on(folder: Path) -> str:
     reached = len(_losses(_only(folder / "killed")))
     _train(folder, "killed")
     whole, killed = _only(folder / "whole"), _only(folder / "killed")
-    _require(
-        _losses(whole) == _losses(killed), "the losses after the kill differ from those of the whole run"
-    )
-    _require(
+    require(_losses(whole) == _losses(killed), "the losses after the kill differ from those of the whole run")
+    require(
         _weights(whole) == _weights(killed), "the weights after the kill differ from those of the whole run"
     )
     return f"killed after step {reached} of {STEPS}; losses and weights are those of the whole run"
@@ -163,7 +114,7 @@ def _names_damage(folder: Path) -> str:
     lines[place] = re.sub(rb'("loss": )\d', lambda found: found[1] + b"0", lines[place], count=1)
     durable.write_file(copy / "journal.jsonl", b"".join(lines))
     damaged = Run(copy).ledger().damaged
-    _require(damaged == [place + 1], "the loss of a step was changed in a journal, and nobody said so")
+    require(damaged == [place + 1], "the loss of a step was changed in a journal, and nobody said so")
     return f"the loss in line {place + 1} of a copied journal"
 
 
@@ -183,7 +134,7 @@ def _agrees(folder: Path) -> str:
     ids = torch.arange(5, 105).reshape(2, 50)
     with torch.no_grad():
         difference = float((ours.logits(ids) - theirs(input_ids=ids).logits).abs().max())
-    _require(difference < 1e-4, f"logits differ by {difference:.1e}")
+    require(difference < 1e-4, f"logits differ by {difference:.1e}")
     return f"logits within {difference:.0e}"
 
 
@@ -191,10 +142,10 @@ def _learns_on_gpu(folder: Path) -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise _Absent("torch finds no GPU here")
+        raise Absent("torch finds no GPU here")
     _train(folder, "gpu", device="cuda")
     ours, theirs = _losses(_only(folder / "gpu")), _losses(_only(folder / "whole"))
-    _require(
+    require(
         abs(ours[-1] / theirs[-1] - 1) < 0.02, f"the loss is {ours[-1]:.3f} there and {theirs[-1]:.3f} here"
     )
     return f"{torch.cuda.get_device_name()}: loss {ours[-1]:.3f}, on the CPU {theirs[-1]:.3f}"
@@ -203,7 +154,7 @@ def _learns_on_gpu(folder: Path) -> str:
 def _train(folder: Path, runs: str, device: str = "cpu") -> None:
     with _training(folder, runs, device) as process:
         _, said = process.communicate(timeout=_PATIENCE_SECONDS)
-        _require(
+        require(
             process.returncode == 0, said.strip().splitlines()[-1] if said.strip() else "etude train failed"
         )
 
@@ -245,7 +196,7 @@ def _quoted(path: Path) -> str:
 
 def _only(runs: Path) -> Run:
     found = list_runs(runs)
-    _require(len(found) == 1, f"{len(found)} runs where one was made")
+    require(len(found) == 1, f"{len(found)} runs where one was made")
     return found[0]
 
 
@@ -260,8 +211,3 @@ def _weights(run: Run) -> str:
     last = max(run.checkpoints.iterdir(), key=lambda path: path.name)
     names = sorted(path.name for path in last.iterdir() if path.suffix == ".safetensors")
     return hashlib.sha256(b"".join((last / name).read_bytes() for name in names)).hexdigest()
-
-
-def _require(holds: bool, words: str) -> None:
-    if not holds:
-        raise EtudeError(words)

@@ -10,6 +10,7 @@ _EXAMPLES = {
     "data page": ["etude data page recipe.toml --out page.md"],
     "data show": ["etude data show recipe.toml --rows 5"],
     "demo": ["etude demo", "etude demo train.steps=2000"],
+    "doctor": ["etude doctor", "etude doctor --runs /mnt/disk/runs"],
     "ensemble": [
         "etude ensemble seed-1 seed-2 seed-3",
         "etude ensemble seed-1 seed-2 --by vote --out joined",

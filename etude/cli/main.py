@@ -85,6 +85,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "guard": notify.guard,
     "ui": ui.ui,
     "selftest": selftest.selftest,
+    "doctor": selftest.doctor,
 }
 DATA_COMMANDS: dict[str, Callable[..., None]] = {"page": data.data_page, "show": data.show_data}
 NOTIFY_COMMANDS: dict[str, Callable[..., None]] = {"test": notify.test}

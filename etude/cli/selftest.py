@@ -1,9 +1,12 @@
-"""The command that tries etude on the machine of its user."""
+"""The commands that try a machine, and etude on it."""
 
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from etude import durable
 from etude.cli.options import Json
 from etude.cli.printing import print_json, print_text, say
 from etude.text import plural, rough_size
@@ -19,6 +22,25 @@ def selftest(as_json: Json = False) -> None:
     else:
         print_text(_text(record))
     if any(check["state"] == "failed" for check in record["checks"]):
+        raise typer.Exit(1)
+
+
+def doctor(
+    runs: Annotated[Path, typer.Option(help="Folder that the runs are to lie in.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Find in seconds what keeps this machine from training: versions, devices, disk, memory, limits."""
+    from etude.doctor import examine
+
+    durable.check_name(runs)
+    checks = []
+    for check in examine(runs):
+        checks.append(check)
+        if not as_json:
+            print_text(f"{check.state}: {check.name}: {check.words}")
+    if as_json:
+        print_json({"checks": [asdict(check) for check in checks]})
+    if any(check.state == "failed" for check in checks):
         raise typer.Exit(1)
 
 
