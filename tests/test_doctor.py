@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from etude import doctor
-from etude.checks import Check
+from etude.checks import Check, run_all
+from etude.errors import EtudeError
 from etude.processes import python_environment
 
 
@@ -68,7 +69,7 @@ def test_a_package_that_others_do_not_take_is_named(
     name: str, version: str | None, words: str, versions: dict[str, str | None]
 ) -> None:
     versions[name] = version
-    (check,) = doctor.run_all([("versions", doctor._versions)])
+    (check,) = run_all([("versions", doctor._versions)])
     assert check.state == "failed" and words in check.words
 
 
@@ -91,7 +92,7 @@ def test_a_gpu_that_torch_does_not_find_has_its_reason(
     def check() -> str:
         raise doctor._without_gpu("2.13", cuda, driver)
 
-    (found,) = doctor.run_all([("GPU 0", check)])
+    (found,) = run_all([("GPU 0", check)])
     assert found.state == state and words in found.words
 
 
@@ -106,7 +107,7 @@ def test_a_device_that_computes_something_else_is_not_trusted(monkeypatch: pytes
 
     doctor._compute(torch.device("cpu"))
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", wrong)
-    with pytest.raises(doctor.EtudeError, match="is wrong by"):
+    with pytest.raises(EtudeError, match="is wrong by"):
         doctor._compute(torch.device("cpu"))
 
 
@@ -135,7 +136,7 @@ def test_little_memory_few_files_and_too_many_threads_are_doubtful(monkeypatch: 
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 4096))
     monkeypatch.setattr(doctor, "_quota", lambda: 0.5)
     checks = [("memory", doctor._memory), ("files", doctor._open_files), ("processor", doctor._processor)]
-    memory, files, processor = doctor.run_all(checks)
+    memory, files, processor = run_all(checks)
     assert {memory.state, files.state} == {"doubtful"} and "ulimit -n 4096" in files.words
     import torch
 
@@ -143,7 +144,9 @@ def test_little_memory_few_files_and_too_many_threads_are_doubtful(monkeypatch: 
 
 
 def test_another_encoding_is_doubtful() -> None:
-    code = "from etude import doctor\n(each,) = doctor.run_all([('text', doctor._text)])\nprint(each.state, each.words)"
+    code = (
+        "from etude import doctor\n(each,) = run_all([('text', doctor._text)])\nprint(each.state, each.words)"
+    )
     environment = {**python_environment(), "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
     told = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
