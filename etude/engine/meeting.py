@@ -1,5 +1,6 @@
 """A place of their own for the ranks of one attempt, in a store that has words of earlier ones."""
 
+import errno
 import os
 import socket
 import threading
@@ -34,6 +35,8 @@ def open_store(place: Place) -> Any:
     tell.start()
     try:
         _find_host(host)
+        if place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            _require_free(host, int(port))
         store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=_MEETING_PATIENCE))
         return meet(store, place.rank, place.size)
     except (RuntimeError, OSError, ValueError) as error:
@@ -75,6 +78,19 @@ def meet(store: Any, rank: int, size: int) -> Any:
         if absent:
             _look_again(end, f"rank {min(absent)}")
     return own
+
+
+def _require_free(host: str, port: int) -> None:
+    """Find out if another program listens at the address: the store of torch would wait for it without end.
+
+    That store listens on all addresses, and is not refused where another has one of them. Raises: OSError.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError("another program listens there; give MASTER_PORT a free one") from None
 
 
 def _look_again(end: float, awaited: str) -> None:

@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from etude.engine.meeting import meet
+from etude.control.ranks import Place
+from etude.engine.meeting import meet, open_store
+from etude.errors import InputError
+
+
+def test_a_port_that_a_program_of_this_machine_has_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as other:  # the store of torch, on all addresses, is not refused
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
+        with pytest.raises(InputError, match="another program listens there; give MASTER_PORT a free one"):
+            open_store(Place(0, 0, 2))
 
 
 def test_ranks_of_each_attempt_have_a_part_of_the_store_for_themselves() -> None:
