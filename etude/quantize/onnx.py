@@ -114,6 +114,7 @@ def _trace(whole: Path, config: dict[str, Any], auto_class: str) -> bytes:
     import onnx
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     model = getattr(transformers, auto_class).from_pretrained(whole, dtype=torch.float32).eval()
     names = _inputs(config)
     # Sizes that differ from each other and from 1, so that none is taken for fixed.
