@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,18 @@ def measure(run: str, runs: Path, folder: Path) -> dict[str, Any]:
         row = torch.from_numpy(np.concatenate([each.tokens.flatten() for each in together])[None])
         lengths = tuple(each.tokens.size for each in together)
         ways: dict[str, Callable[[], Any]] = {
-            "onnxruntime": lambda feeds=feeds: session.run(None, feeds),
-            "etude": lambda row=row, lengths=lengths: ours.classify(ours(row, lengths=lengths), lengths),
-            "transformers": lambda padded=padded: theirs(**padded),
+            "onnxruntime": partial(session.run, None, feeds),
+            "etude": partial(classify, ours, row, lengths),
+            "transformers": partial(theirs, **padded),
         }  # fmt: skip
         found[f"batch {size}"] = {"tokens": sum(lengths), **time_in_turn(ways)}
     return found
+
+
+def classify(model: Any, row: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
+    """Logits of samples that lie end to end in a row."""
+    logits: torch.Tensor = model.classify(model(row, lengths=lengths), lengths)
+    return logits
 
 
 def time_in_turn(ways: dict[str, Callable[[], Any]]) -> dict[str, float]:
