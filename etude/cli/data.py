@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli.options import Json, Overrides, RecipePath, load, parse_new_file
+from etude.cli.options import Json, Overrides, RecipePath, load, parse_new_file, require_other
 from etude.cli.printing import open_console, print_json, print_rows, print_table, print_text, say
 from etude.durable import write_file
 from etude.text import clean, one_line, plural, printable
@@ -58,6 +58,7 @@ def data_page(
     from etude.errors import RecipeError
     from etude.records.folder import require_outside_runs
 
+    require_other(out, recipe)
     loaded = load(recipe, overrides, None)
     pages = {task: make_page(part, _title(loaded, task)) for task, part in loaded.by_task().items()}
     path = out or Path(f"{loaded.name}-data.md")

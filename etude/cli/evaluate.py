@@ -8,7 +8,7 @@ import typer
 
 from etude.cli import steer
 from etude.cli.completion import complete_checkpoint
-from etude.cli.options import Json, Runs, parse_name, parse_new_file, parse_path
+from etude.cli.options import Json, Runs, parse_name, parse_new_file, parse_path, require_other
 from etude.cli.printing import page_width, print_json, print_text, say
 from etude.errors import InputError
 from etude.text import printable
@@ -63,6 +63,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score runs on the same file of rows, side by side; or let a run that is going on evaluate now."""
+    if on is not None:
+        require_other(out, on)
     if on is not None and k is not None:
         from etude.report.judged import Sampled
 

@@ -55,6 +55,13 @@ def parse_new_file(text: str) -> Path:
     return path
 
 
+def require_other(out: Path | None, *read: Path) -> None:
+    """Raises: InputError if a file to write is one that the command reads, under any name."""
+    for path in read:
+        if out is not None and path.exists() and out.exists() and path.samefile(out):
+            raise InputError(f"{out} is read by this command, and would be lost; give another file to write")
+
+
 def parse_name(text: str) -> str:
     """The name or path of a run or model. Raises: InputError if it can be neither."""
     check_name(text)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from etude.cli.estimate import GpuName
-from etude.cli.options import Json, RecipePath, Runs, parse_folder, parse_output, parse_path
+from etude.cli.options import Json, RecipePath, Runs, parse_folder, parse_output, parse_path, require_other
 from etude.cli.printing import print_json, print_rows, print_table, say
 from etude.durable import write_file
 from etude.errors import InputError
@@ -49,6 +49,7 @@ def plan(
     from etude.sweep.stacks import stack_notes
     from etude.sweep.tree import build_tree
 
+    require_other(out, sweep)
     loaded = foresee(load_sweep(sweep))
     measured = measure_for_plan(loaded, None if gpu is None else find_gpu(gpu))
     tree = build_tree(measured.planned)

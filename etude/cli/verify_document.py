@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from etude.cli.options import require_other
 from etude.cli.printing import print_json, print_text, print_wrapped
 from etude.text import one_line, plural, printable
 
@@ -19,6 +20,7 @@ def verify_document(path: Path, html: Path | None, *, as_json: bool) -> None:
     """Check the figures of a document; exit code 1 if some contradict. Raises: InputError."""
     from etude.verify.checking import check_path
 
+    require_other(html, path)
     checked = check_path(path)
     if html is not None:
         from etude.durable import write_file

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.cli.options import load, parse_folder, parse_name, parse_new_file, parse_output
+from etude.cli.options import load, parse_folder, parse_name, parse_new_file, parse_output, require_other
 from etude.errors import InputError
 
 
@@ -22,6 +22,19 @@ def test_folders_and_files_to_write_are_checked_where_they_stand(tmp_path: Path)
     ]:
         with pytest.raises(InputError, match=says):
             parse(str(given))
+
+
+def test_no_file_that_a_command_reads_is_written_over(tmp_path: Path) -> None:
+    read, link, other = tmp_path / "read", tmp_path / "link", tmp_path / "other"
+    read.touch()
+    other.touch()
+    link.symlink_to(read)
+    for out in (read, link, tmp_path / "." / "read"):
+        with pytest.raises(InputError, match="is read by this command"):
+            require_other(out, other, read)
+    require_other(other, read)
+    require_other(tmp_path / "new", read, tmp_path / "new")
+    require_other(None, read)
 
 
 def test_among_ranks_the_devices_are_their_number(

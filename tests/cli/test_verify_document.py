@@ -16,3 +16,10 @@ def test_a_document_that_contradicts_itself_exits_1_and_says_where(etude: Etude,
     assert "4 figures, 1 of them not examined; no rule looked at 1 sentence with figures" in outcome.out
     assert "not examined: We have 7 desks." in outcome.out
     assert "128 x 2 = 256" in (tmp_path / "a.html").read_text()
+
+
+def test_a_document_is_not_written_over_by_its_page(etude: Etude, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("Batch 512 = 128 x 2.\n")
+    outcome = etude("verify", tmp_path / "a.md", "--html", tmp_path / "a.md")
+    assert outcome.code == 2 and "would be lost" in outcome.err
+    assert (tmp_path / "a.md").read_text() == "Batch 512 = 128 x 2.\n"

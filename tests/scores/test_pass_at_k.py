@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from etude.scores.pass_at_k import difference, figure, pass_at_k
 
@@ -31,3 +32,17 @@ def test_intervals_are_over_problems_and_differences_over_the_same_ones() -> Non
     assert (same.value, same.low, same.high) == (0, 0, 0)
     better = difference([(10, 10)] * 8, counts, 1)
     assert better.value == pytest.approx(0.55) and better.low > 0 and not better.is_noise
+
+
+@pytest.mark.parametrize("problems", [2, 5, 6, 164])
+@pytest.mark.parametrize("passed", [0, 10])
+def test_problems_that_all_end_alike_have_the_interval_of_the_binomial(problems: int, passed: int) -> None:
+    exact = binomtest(problems * passed // 10, problems).proportion_ci(0.95, "exact")
+    assert figure([(10, passed)] * problems, 1) == pytest.approx((passed / 10, exact.low, exact.high))
+
+
+def test_a_few_problems_do_not_tell_all_from_none() -> None:
+    # The sign test of n problems has p = 2 / 2^n, which is below 0.05 from six on.
+    for problems in (2, 5, 6, 9):
+        found = difference([(1, 1)] * problems, [(1, 0)] * problems, 1)
+        assert found.value == 1 and found.is_noise == (2 / 2**problems > 0.05)
