@@ -63,7 +63,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score runs on the same file of rows, side by side; or let a run that is going on evaluate now."""
-    require_other(out, *[on] * (on is not None))
+    require_other(out, *([on] if on else []))
     if on is not None and k is not None:
         from etude.report.judged import Sampled
 
