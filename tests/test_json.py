@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "export RUN GGUF --to gguf --max-loss 9",
         lambda value: {**value, **value["quantized"], "quantized": 0},
     ),
+    "average RUN... --out FOLDER": ("average RUN OTHER --greedy --out MEAN", lambda value: value),
     "note RUN TEXT": ("note RUN done --section lessons --author anna", lambda value: value),
     "generate": ("generate RUN --prompt x --max-tokens 2", lambda value: value[0]),
 }
@@ -90,7 +91,7 @@ def words(tmp_path: Path, write_recipe: Callable[..., Path], etude: Etude) -> di
     (tmp_path / "problems.jsonl").write_text(json.dumps(problem))
     return {
         "PROBLEMS": tmp_path / "problems.jsonl",
-        "RECIPE": recipe, "RUN": first, "RUNS": runs, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md", "SMALL": tmp_path / "small", "GGUF": tmp_path / "gguf",
+        "RECIPE": recipe, "RUN": first, "RUNS": runs, "LOG": first / "trainer_state.json", "OTHER": second, "ROWS": rows, "TEXTS": tmp_path / "texts.jsonl", "OUT": tmp_path / "out.toml", "FOLDER": tmp_path / "exported", "PAGE": tmp_path / "page.md", "SMALL": tmp_path / "small", "GGUF": tmp_path / "gguf", "MEAN": tmp_path / "mean",
         "MODEL": next((first / "checkpoints").iterdir()),
     }  # fmt: skip
 

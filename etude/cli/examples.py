@@ -2,6 +2,10 @@
 
 _EXAMPLES = {
     "": ["etude demo", "etude init --model MODEL --data rows.jsonl", "etude COMMAND --help"],
+    "average": [
+        "etude average my-run --last 5 --out mean",
+        "etude average seed-1 seed-2 seed-3 --greedy --out soup",
+    ],
     "chat": ["etude chat my-run", "etude chat my-run@last --system 'Answer in one line.'"],
     "check": ["etude check recipe.toml", "etude check recipe.toml --deep"],
     "checkpoint": ["etude checkpoint my-run"],

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from etude import __version__
 from etude.cli import (
+    average,
     data,
     estimate,
     evaluate,
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "init": train.init,
     "import": model.import_model,
     "export": model.export_model,
+    "average": average.average_runs,
     "generate": model.generate,
     "chat": model.chat,
     "serve": serve.serve,

@@ -44,7 +44,7 @@ class Examiner:
             )
         self.corpus: Corpus = plan.corpus
         if self.corpus.validation is None:
-            wrong = f"run {run.name} has no validation samples, so nobody could say what quantising costs"
+            wrong = f"run {run.name} has no validation samples to measure by"
             raise InputError(f"{wrong}; train it with data.validation_ratio, or with [[data.validation]]")
         self.kind: Kind = choose_kind(self.recipe, self.corpus, Own())
         self.world, self.precision = World(device), choose_precision("fp32", device, targets_per_step=1)
@@ -130,11 +130,11 @@ def _to_measure(run: Run) -> Recipe:
     run.require_own_recipe()
     if (run.environment.get("own_code") or {}).keys() & {"model", "loss"}:
         raise InputError(
-            f"run {run.name} has a model or loss of your own code, which etude does not quantise"
+            f"run {run.name} has a model or loss of your own code, which etude does not load alone"
         )
     recipe = run.recipe
     if recipe.tasks:
-        raise InputError(f"run {run.name} has several tasks; etude quantises runs of a single one")
+        raise InputError(f"run {run.name} has several tasks; give one of a single task")
     train = recipe.train.model_copy(update={"device": "auto", "precision": "auto", "parallel": "auto"})
     evaluate = recipe.evaluate.model_copy(update={"prompts": []})
     return recipe.model_copy(update={"train": train, "evaluate": evaluate})

@@ -49,7 +49,7 @@ class Made(Protocol):
 
     heading       of the section
     said          a sentence on the form
-    is_quantized  true if the weights are others than those that the run measured
+    whose    the model that the run measured, in words: this model, or the one that it was made of
     asks          true if it is asked as a model of transformers is
     """
 
@@ -60,7 +60,7 @@ class Made(Protocol):
     def said(self) -> str: ...
 
     @property
-    def is_quantized(self) -> bool: ...
+    def whose(self) -> str: ...
 
     @property
     def asks(self) -> bool: ...
@@ -88,8 +88,7 @@ def make_card(
     history: History, checkpoint: str, kind: str, made: Made | None = None
 ) -> tuple[str, list[Told]]:
     """The card that follows from a history, and the places of the figures in it."""
-    is_quantized = made is not None and made.is_quantized
-    sections = _sections(history, checkpoint, kind, is_quantized=is_quantized)
+    sections = _sections(history, checkpoint, kind, made.whose if made else "this model")
     sections |= {"heading": made and made.heading, "form": made and made.section()}
     if made is not None:
         sections["what"] += f" {made.said}"
@@ -98,7 +97,7 @@ def make_card(
     return take_marks(render("card.md.jinja", sections))
 
 
-def _sections(history: History, checkpoint: str, kind: str, *, is_quantized: bool) -> dict[str, Any]:
+def _sections(history: History, checkpoint: str, kind: str, whose: str) -> dict[str, Any]:
     recipe, step = history.run.recipe, step_of(checkpoint)
     assert step is not None
     base, records = recipe.model.from_, recipe.records
@@ -127,11 +126,11 @@ def _sections(history: History, checkpoint: str, kind: str, *, is_quantized: boo
         "code": "\n".join(load),
         "ask": "\n".join(ask_model(history, step)),
         "licence": licence and f"The licence is that of the base model: {prose(licence)}.",
-        "verdict": prose(" ".join([_place(summary, history, step), *summary["verdict"]])),
+        "verdict": prose(" ".join([_place(summary, history, step, whose), *summary["verdict"]])),
         "problems": [prose(problem) for problem in summary["problems"]],
         "training": table(("", ""), _training_rows(history, step, summary["loss_window"])),
         "data": table(("", ""), _data_rows(history)) if history.data else None,
-        "evaluation": _evaluation_table(history, summary, evaluations, step, is_quantized=is_quantized),
+        "evaluation": _evaluation_table(history, summary, evaluations, step, whose),
         "ratings": summary["ratings"].count and f"Ratings by people: {prose(str(summary['ratings']))}.",
         "final": "\n\n".join(final_scores(history)) if is_scored else None,
         "settings": table(("key", "value"), _setting_rows(history)),
@@ -139,7 +138,7 @@ def _sections(history: History, checkpoint: str, kind: str, *, is_quantized: boo
     }
 
 
-def _place(summary: Summary, history: History, step: int) -> str:
+def _place(summary: Summary, history: History, step: int, whose: str) -> str:
     """A sentence on the step of the model among those of its run, of which the verdict is."""
     best, last, planned = history.best, summary["step"], summary["steps"]
     if best is not None and best.step != step:
@@ -148,7 +147,8 @@ def _place(summary: Summary, history: History, step: int) -> str:
         kind = "the best checkpoint of its run" if best is not None else "a checkpoint of its run"
     is_part = planned is not None and last < planned
     came = f"; the run came to step {last:,} of {planned:,} ({status_word(summary)})" if is_part else ""
-    return f"This model is of step {step:,}, {kind}{came}. The verdict on the whole run:"
+    what = "Its best member" if "member" in whose else "This model"
+    return f"{what} is of step {step:,}, {kind}{came}. The verdict on the whole run:"
 
 
 def hub_id_of(base: str) -> str | None:
@@ -218,10 +218,9 @@ def _data_rows(history: History) -> Iterator[tuple[str, str]]:
 
 
 def _evaluation_table(
-    history: History, summary: Summary, evaluations: list[Evaluation], step: int, *, is_quantized: bool
+    history: History, summary: Summary, evaluations: list[Evaluation], step: int, whose: str
 ) -> str | None:
     """The first evaluation and that of the exported step, or the last before it, with all their figures."""
-    whose = "before it was quantised" if is_quantized else "this model"
     if not evaluations:
         return None
     here = evaluations[-1:]

@@ -27,7 +27,7 @@ class Onnx:
     difference: float
     heading = "ONNX"
     said = "As an ONNX file, for onnxruntime."
-    is_quantized = False
+    whose = "this model"
     asks = False
 
     def to_dict(self) -> dict[str, Any]:

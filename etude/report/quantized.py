@@ -211,7 +211,7 @@ class Quantized:
     file_bytes: tuple[int, int]
     tokens_per_second: tuple[float, float]
     heading = "Quantisation"
-    is_quantized = True
+    whose = "before it was quantised"
     asks = True
 
     @property

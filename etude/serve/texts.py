@@ -73,11 +73,13 @@ class TextEndpoints:
     async def _read(
         self, read: Read, samples: Sequence[Sample], request: Request
     ) -> list[npt.NDArray[np.float32]]:
-        futures = [asyncio.wrap_future(future) for future in self.reader.ask(read, samples)]
+        async def ask() -> list[npt.NDArray[np.float32]]:
+            # Within the work that may be cancelled, so that nothing is asked which nobody waits for.
+            futures = map(asyncio.wrap_future, self.reader.ask(read, samples))
+            return await asyncio.wait_for(asyncio.gather(*futures), self.reader.limits.seconds)
+
         try:
-            return await unless_gone(
-                asyncio.wait_for(asyncio.gather(*futures), self.reader.limits.seconds), request
-            )
+            return await unless_gone(ask(), request)
         except TimeoutError:
             text = f"the answer took over {self.reader.limits.seconds:g} s; ask for fewer texts"
             raise Refusal(504, text) from None
