@@ -42,16 +42,18 @@ class Server:
         """Tokens of a streamed chat, and seconds until the first of them."""
         values = {
             "model": self.model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens,
-            "temperature": 0, "stream": True,
+            "temperature": 0, "stream": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
         begun, first, count = time.perf_counter(), 0.0, 0
         headers = {"authorization": f"Bearer {self.key}"}
         with client.stream("POST", f"{self.url}/chat/completions", json=values, headers=headers) as answer:
             answer.raise_for_status()
             for line in answer.iter_lines():
-                if line.startswith("data: {") and "content" in line:
+                event = json.loads(line[6:]) if line.startswith("data: {") else {}
+                if event.get("choices"):
                     first = first or time.perf_counter() - begun
-                    count += 1
+                if event.get("usage"):  # of tokens; a piece of text may be of several
+                    count = int(event["usage"]["completion_tokens"])
         return count, first
 
 
