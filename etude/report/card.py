@@ -49,7 +49,7 @@ class Made(Protocol):
 
     heading       of the section
     said          a sentence on the form
-    whose    the model that the run measured, in words: this model, or the one that it was made of
+    whose         the model that the run measured, in words: this model, or the one that it was made of
     asks          true if it is asked as a model of transformers is
     """
 
