@@ -210,7 +210,7 @@ def _require_alike(members: Sequence[Member], *, greedy: bool) -> None:
 
 
 def _differing(first: Run, other: Run, *, greedy: bool) -> Iterator[tuple[str, Any, Any]]:
-    """What two runs differ in, with both values."""
+    """Each difference of two runs: its name and both values."""
     for key, name in (("data_fingerprint", "their data"), ("base", "their base")):
         mine, theirs = (run.environment.get(key) for run in (first, other))
         if isinstance(mine, dict) and isinstance(theirs, dict):
