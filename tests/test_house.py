@@ -29,11 +29,11 @@ MOST = {
     "public without docstring": 1,
 }
 MOST_LINES = {
-    "audit": 2600, "cli": 6300, "confine": 700, "control": 2050, "data": 8800, "durable": 1050, "engine": 4750, "evaluate": 2600,
+    "audit": 2600, "cli": 6450, "confine": 700, "control": 2050, "data": 8800, "durable": 1050, "engine": 4750, "evaluate": 2600,
     "launch": 450, "models": 6600, "notify": 1550,
     "objectives": 1500, "plan": 3550, "recipe": 2750, "records": 3250,
-    "quantize": 1500, "report": 8100, "scores": 900, "serve": 1400, "sweep": 6950, "ui": 5200, "verify": 7000, "watch": 5100,
-    "etude": 6600,  # the modules that stand in no folder
+    "quantize": 1500, "report": 8200, "scores": 1000, "serve": 1400, "sweep": 6950, "ui": 5200, "verify": 7350, "watch": 5100,
+    "etude": 6900,  # the modules that stand in no folder
 }  # fmt: skip
 UNTESTED: set[str] = set()
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,6 @@ from etude.text import plural, printable, shorten
 
 if TYPE_CHECKING:
     from etude.records.store import Run
-    from etude.scores import agreement as scale
 
 
 def list_runs(
@@ -238,9 +237,7 @@ def _show_agreement(runs: list["Run"], level: Level, *, as_json: bool) -> None:
     from etude.report.raters import compare_raters
 
     against = runs[1].name if len(runs) > 1 else None
-    found = compare_raters(
-        read_history(runs[0]).ratings, against=against, level=cast("scale.Level", level.value)
-    )
+    found = compare_raters(read_history(runs[0]).ratings, against=against, level=level.value)
     if not found.raters:
         raise InputError(f"nobody has rated {' beside '.join(run.name for run in runs)}; use etude rate")
     if as_json:

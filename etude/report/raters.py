@@ -60,8 +60,8 @@ class Raters:
         if math.isnan(found.alpha):
             return "No verdict: all ratings are the same, so agreement cannot be told from habit."
         if not self.allows_verdict:
-            low = f"alpha may be {number(found.low, 3)}" if not math.isnan(found.low) else "there is one item"
-            return f"No verdict: raters may agree too little ({low}; {LEAST_ALPHA} is needed)."
+            why = f"alpha may be {number(found.low, 3)}" if not math.isnan(found.low) else "there is one item"
+            return f"No verdict: raters may agree too little ({why}; {LEAST_ALPHA} is needed)."
         value, low, high = self.value
         bounds = f"{number(value, 2)} [{number(low, 2)}, {number(high, 2)}]"
         if self.against is None:
