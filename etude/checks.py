@@ -13,7 +13,7 @@ class Absent(Exception):
 
 
 class Doubt(Exception):
-    """What a check saw is allowed, and worth a word to the user."""
+    """Something that is allowed, and that the user should know."""
 
 
 @dataclass(frozen=True)

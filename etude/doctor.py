@@ -1,4 +1,4 @@
-"""Whether this machine can train, tried in seconds: versions, devices, disk, memory, limits."""
+"""A quick trial of a machine before it trains: versions, devices, disk, memory, limits."""
 
 import os
 import resource
@@ -68,7 +68,7 @@ def try_folder(folder: Path) -> str:
 
 
 def _versions() -> str:
-    """What is required by etude, and in turn by what it requires, is there."""
+    """Every package that etude or one of its packages requires is there, in a version that it takes."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -96,7 +96,7 @@ def _versions() -> str:
 
 
 def _problem(asking: str, name: str, wanted: Any) -> str | None:
-    """What is wrong with a package that another one requires."""
+    """The fault of a package that another one requires, None without."""
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:

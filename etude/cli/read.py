@@ -202,6 +202,7 @@ def rate(
 ) -> None:
     """Rate the answers of a run, or compare those of two runs blind."""
     from etude.cli import rate as rating
+    from etude.cli import rate_file
     from etude.records.store import open_run
 
     found = [open_run(name, runs) for name in run]
@@ -209,16 +210,12 @@ def rate(
         _show_agreement(found, agreement, as_json=as_json)
         return
     if answered is not None:
-        from etude.cli.rate_file import import_answers
-
-        new, left = import_answers(found, answered)
+        new, left = rate_file.import_answers(found, answered)
         say(f"{answered}: {plural(new, 'answer')} kept, {left:,} empty or kept before")
         return
     rater = rating.user_name() if rater is None else rater
     if export is not None:
-        from etude.cli.rate_file import export_questions
-
-        count = export_questions(found, export, rater=rater, seed=seed)
+        count = rate_file.export_questions(found, export, rater=rater, seed=seed)
         asked = f"{plural(count, 'question')} for {printable(rater)}"
         say(f"{asked} written to {export}; fill in answer, then --import")
         return

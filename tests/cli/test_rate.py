@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,32 +5,11 @@ import pytest
 
 from etude.cli.rate import questions, rate
 from etude.errors import InputError
-from etude.records.events import Evaluation, Generation, Rating
-from etude.records.store import Run
-from etude.report.history import read_history
 from etude.report.summary import describe, summarize
 from etude.report.write import write_report
+from tests.cli.rated import ratings, refuse, talkative_run
 from tests.conftest import Outcome
-from tests.report.runs import attempt, finished_run, new_run
-
-
-def talkative_run(runs: Path, name: str, prompts: int = 6) -> Run:
-    writer = new_run(runs)
-    writer.append(attempt(), Evaluation(8, 1.0, math.e, None, 5, 1.0, True))
-    for step in (4, 8):
-        writer.append(
-            *(Generation(step, f"prompt {n}", f"{name} {n} at {step}\x1b[31m", {}) for n in range(prompts))
-        )
-    writer.close("finished")
-    return writer.run
-
-
-def ratings(run: Run) -> list[Rating]:
-    return read_history(run).ratings
-
-
-def refuse(_: str) -> str:
-    raise AssertionError("nothing was to be asked")
+from tests.report.runs import finished_run
 
 
 def test_each_answer_is_kept_at_once_and_not_asked_again(

@@ -8,7 +8,7 @@ import pytest
 from etude.cli.rate import rate
 from etude.cli.rate_file import export_questions, import_answers
 from etude.errors import InputError
-from tests.cli.test_rate import ratings, refuse, talkative_run
+from tests.cli.rated import ratings, refuse, talkative_run
 
 
 def _fill(path: Path, answers: list[str]) -> None:
