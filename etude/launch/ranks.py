@@ -254,7 +254,9 @@ def _judge(
         return Ended(128 + received[0], reason, is_cursor_hidden=is_cursor_hidden)
     code = next((code for code in (2, RESUMABLE) if culprit and culprit.code == code), 1)
     hint = f"continue with: {shlex.join(['etude', *(word for word in words if word != '--new')])}"
-    return Ended(code, _reason(culprit, folder, hint), is_cursor_hidden=is_cursor_hidden)
+    # Rank 0 has said why it refused; the others refused the same.
+    reason = None if code == codes[0] == InputError.exit_code else _reason(culprit, folder, hint)
+    return Ended(code, reason, is_cursor_hidden=is_cursor_hidden)
 
 
 def _reason(culprit: _Rank | None, folder: Path, hint: str) -> str | None:

@@ -10,7 +10,7 @@ from etude.data.mixture import Mixture
 from etude.data.samples.sample import Samples
 from etude.errors import EtudeError, RecipeError
 from etude.recipe.schema import Recipe
-from etude.text import plural
+from etude.text import plural, verb
 
 # Enough rows to keep two to sixteen cores busy, few enough for their activations to stay near the caches.
 _CPU_MICRO_BATCH_TOKENS = 4096
@@ -44,8 +44,8 @@ def choose_length(recipe: Recipe, samples: Samples | Mixture, device: torch.devi
         most = max(int(_CPU_MICRO_BATCH_TOKENS / samples.tokens_per_sample), 1)
         micro = max(size for size in range(1, min(most, per_rank) + 1) if per_rank % size == 0)
     if train.devices > len(samples):
-        few = f"there are {plural(len(samples), 'training sample')}; use {len(samples)} at most"
-        raise RecipeError([f"train.devices is {train.devices}, but {few}"])
+        there = f"there {verb(len(samples), 'are')} {plural(len(samples), 'training sample')}"
+        raise RecipeError([f"train.devices is {train.devices}, but {there}; use {len(samples)} at most"])
     per_epoch = steps_per_epoch(len(samples), global_batch_size)
     steps = train.steps or (train.epochs or 0) * per_epoch
     if recipe.schedule.warmup_steps >= steps:

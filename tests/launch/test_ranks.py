@@ -205,6 +205,18 @@ def test_ranks_with_a_model_in_pieces_start_again_in_smaller_micro_batches_where
     assert "step 1 ran out of memory for a micro-batch" in change.reason and run.state == "finished"
 
 
+def test_what_all_ranks_refuse_is_said_once(tmp_path: Path, write_recipe: Write, cache: Path) -> None:
+    (tmp_path / "few.txt").write_text("def f(x):\n    return x\n")
+    recipe = write_recipe({
+        "train.devices": 2, "data.train": [{"path": str(tmp_path / "few.txt")}], "data.validation": "none",
+    })  # fmt: skip
+    words = ["train", str(recipe), "--runs", str(tmp_path / "runs")]
+    done = server().run(tmp_path, words, seconds=300, environment={"ETUDE_CACHE": str(cache)})
+    assert done.code == 2 and list_runs(tmp_path / "runs") == []
+    said = [line for line in done.err.splitlines() if "error" in line]
+    assert said == ["error: train.devices is 2, but there is 1 training sample; use 1 at most"], done.err
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="namespaces of Linux, as root")
 def test_ranks_without_a_loopback_interface_say_so_before_they_start(
     tmp_path: Path, write_recipe: Write, cache: Path
