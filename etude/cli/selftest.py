@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from etude import durable
-from etude.cli.options import Json
+from etude.cli.options import Json, Runs
 from etude.cli.printing import print_json, print_text, say
 from etude.text import plural, rough_size
 
@@ -26,13 +25,12 @@ def selftest(as_json: Json = False) -> None:
 
 
 def doctor(
-    runs: Annotated[Path, typer.Option(help="Folder that the runs are to lie in.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     as_json: Json = False,
 ) -> None:
     """Find in seconds what keeps this machine from training: versions, devices, disk, memory, limits."""
     from etude.doctor import examine
 
-    durable.check_name(runs)
     checks = []
     for check in examine(runs):
         checks.append(check)
