@@ -144,9 +144,7 @@ def test_little_memory_few_files_and_too_many_threads_are_doubtful(monkeypatch: 
 
 
 def test_another_encoding_is_doubtful() -> None:
-    code = (
-        "from etude import doctor\n(each,) = run_all([('text', doctor._text)])\nprint(each.state, each.words)"
-    )
+    code = "from etude import checks, doctor\n(each,) = checks.run_all([('text', doctor._text)])\nprint(each.state, each.words)"
     environment = {**python_environment(), "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
     told = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
