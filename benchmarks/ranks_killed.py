@@ -93,7 +93,7 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "train.steps": STEPS, "records.log_every_steps": 1, "checkpoint.every_steps": 3,
         "evaluate.every_steps": STEPS, "train.micro_batch_size": 1, "train.global_batch_size": 8,
     }  # fmt: skip
-    lora = {**same, "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1}}
+    lora = {**same, "adapter": {"rank": 4, "alpha": 8}}
     (folder / "tasks").mkdir()
     return {
         "adamw": tiny(corpus, {**same, "train.micro_batch_size": 2}),
@@ -101,6 +101,8 @@ def recipes(folder: Path) -> dict[str, dict[str, Any]]:
         "adam, fp16": tiny(corpus, {**same, "optim.kind": "adam", "train.precision": "fp16"}),
         "full, pretrained": finetuning(instructions, base, same).to_dict(),
         "lora": finetuning(instructions, base, lora).to_dict(),
+        # Dropout draws for each micro-batch of a rank: the same bits after a kill, other losses on other ranks.
+        "lora, dropout": finetuning(instructions, base, change(lora, {"adapter.dropout": 0.1})).to_dict(),
         "dora, muon": finetuning(
             instructions, base, change(lora, {"adapter.dora": True, "optim.kind": "muon"})
         ).to_dict(),
