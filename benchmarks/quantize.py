@@ -65,7 +65,7 @@ def measure(run: str, settings: dict[str, Any], out: Path, runs: Path) -> dict[s
         "loss": f"{result.loss:+.3%}", "difference": loss.difference,
         "bytes": result.file_bytes, "arithmetic": arithmetic, "left whole": len(result.form.kept),
         "others": {
-            name: (each.original[0], each.quantized[0], each.difference)
+            name: (each.original[0], each.made[0], each.difference)
             for name, each in result.figures.items()
             if name in ("bits_per_byte", "f1", "stop_rate", "bleu")
         },

@@ -101,15 +101,13 @@ class _Soup:
 
     def __init__(self, examiner: Examiner, members: Sequence[Member]) -> None:
         self._examiner, self._members = examiner, members
-        recipe = examiner.recipe
-        self._objective = recipe.train.objective if recipe.kind.hides_tokens else None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.measured: list[Measured] = []
         for member in members:
             model = self.load(member.folder)
             self._check_shapes(member, self._weights(model))
             self.measured.append(examiner.measure(model))
-        self.figure = ChosenMetric.parse(recipe.evaluate.metric).name
+        self.figure = ChosenMetric.parse(examiner.recipe.evaluate.metric).name
         first = compare(self.measured[0], self.measured[0])
         if self.figure not in first or first[self.figure].difference is None:
             self.figure = "loss"
@@ -118,7 +116,7 @@ class _Soup:
 
     def load(self, folder: Path) -> nn.Module:
         """The model of a folder in fp32."""
-        model = load_model(folder, dtype=torch.float32, objective=self._objective)
+        model = load_model(folder, dtype=torch.float32, objective=self._examiner.recipe.untold_objective)
         return model.to(self._examiner.world.device)
 
     def value(self, at: int) -> float:

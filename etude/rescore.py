@@ -118,7 +118,7 @@ def _score(name: str, folder: Path, recipe: Recipe) -> System:
     is_run = durable.is_plain(run.path / "run.json")
     corpus = _open_rows(name, folder, recipe, run.day if is_run else None)
     precision = _precision(folder, device)
-    objective = recipe.train.objective if recipe.kind.hides_tokens else None
+    objective = recipe.untold_objective
     model = load_model(folder, dtype=precision.dtype, objective=objective).to(device)
     context = context_of(model) if recipe.kind.writes_text else recipe.train.seq_len
     if recipe.train.seq_len > context:

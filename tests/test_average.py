@@ -67,7 +67,7 @@ def test_the_mean_of_the_last_checkpoints_is_that_of_numpy_and_measured_as_the_r
     )
     beside = found.figures["loss"]
     assert beside.difference is not None
-    assert beside.difference[0] == pytest.approx(beside.quantized[0] - beside.original[0], abs=1e-6)
+    assert beside.difference[0] == pytest.approx(beside.made[0] - beside.original[0], abs=1e-6)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "The mean of 3 checkpoints." in card and found.verdict.split(":")[0] in card.replace("\\", "")
 
@@ -98,7 +98,7 @@ def test_a_greedy_soup_is_no_worse_than_its_best_member(members: list[Run], tmp_
     names = [run.name for run in members if run.name.startswith("full")]
     found = average(names, tmp_path / "out", greedy=True, runs=runs)
     beside = found.figures[found.figure]
-    assert found.best in found.used and beside.quantized[0] <= beside.original[0] + 1e-6
+    assert found.best in found.used and beside.made[0] <= beside.original[0] + 1e-6
     assert "too good" in (tmp_path / "out" / "README.md").read_text()
     assert found.figure == "loss" and found.samples
 

@@ -175,7 +175,6 @@ _LANGUAGES = (
 )  # fmt: skip
 _SYSTEM = ("/usr/bin", "/bin", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/libexec", "/usr/include")
 _BESIDE = ("bin", "lib", "lib64", "libexec", "include", "conf", "pkg", "src")
-_NDEBUG = "#undef NDEBUG\n#include <assert.h>\n"
 _SETTINGS = {
     "LANG": "C.UTF-8",
     "OPENSSL_CONF": "/dev/null",

@@ -74,7 +74,7 @@ def export_quantized(given: str, settings: Settings, out: Path, *, runs: Path = 
     device = choose_device("auto")
     with durable.new_folder(out) as hidden:
         whole = export(given, kind, hidden / "whole", runs=runs)
-        objective = run.recipe.train.objective if run.recipe.kind.hides_tokens else None
+        objective = run.recipe.untold_objective
         model = load_model(whole, dtype=torch.float32, objective=objective)
         settings.check(whole, model)
         examiner = Examiner(run, device)

@@ -110,7 +110,7 @@ def _describe(whole: Path) -> tuple[Decoder, dict[str, Tensor]]:
     values = durable.read_json_object(whole / "config.json")
     tensors = read_tensors(whole / checkpoints.MODEL_FILE)
     if "CausalLM" not in str(values.get("architectures")):
-        raise InputError("GGUF is written of models that write text; use --to hf, int8 or int4")
+        raise InputError("--to gguf is for models that write text; use --to hf, int8 or int4")
     return Decoder.of(values, list(tensors)), tensors
 
 

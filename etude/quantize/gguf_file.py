@@ -61,9 +61,7 @@ class Decoder:
         architecture = ARCHITECTURES.get(kind)
         if architecture is None:
             known = ", ".join(ARCHITECTURES)
-            raise InputError(
-                f"GGUF is written of decoders ({known}), not of {kind[:40]}; use --to int8 or hf"
-            )
+            raise InputError(f"--to gguf is for decoders ({known}), not for {kind[:40]}; use --to int8 or hf")
         config = DecoderConfig.from_hf(values)
         _require_known(kind, config)
         number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)

@@ -56,10 +56,9 @@ def export_onnx(given: str, out: Path, *, runs: Path = Path("runs")) -> Onnx:
     kind = "merged" if (checkpoint / ADAPTER_FILE).is_file() else "hf"
     with durable.new_folder(out) as hidden:
         whole = export(given, kind, hidden / "whole", runs=runs)
-        objective = run.recipe.train.objective if run.recipe.kind.hides_tokens else None
-        model = load_model(whole, dtype=torch.float32, objective=objective)
+        model = load_model(whole, dtype=torch.float32, objective=run.recipe.untold_objective)
         if family_of(model) is not ENCODER:
-            raise InputError(f"ONNX is written of BERT and RoBERTa, not of {type(model).__name__}; {_OTHERS}")
+            raise InputError(f"--to onnx is for BERT and RoBERTa, not for {type(model).__name__}; {_OTHERS}")
         config = durable.read_json_object(whole / "config.json")
         content = _trace(whole, config, run.recipe.kind.auto_class)
         if len(content) >= _LARGEST_BYTES:
@@ -86,11 +85,11 @@ def _require_encoder(run: Run) -> None:
     """Raises: InputError for a run whose model ONNX is not written of."""
     recipe = run.recipe
     if recipe.tasks:
-        raise InputError(f"run {run.name} has several tasks; ONNX is written of runs of a single one")
+        raise InputError(f"run {run.name} has several tasks; --to onnx is for runs of a single one")
     if recipe.kind.writes_text:
         forms = "gguf, int8 or hf" if recipe.kind.chats else "int8 or hf"
         raise InputError(
-            f"ONNX is written of encoders, and run {run.name} has a {recipe.kind.title}; use --to {forms}"
+            f"--to onnx is for encoders, and run {run.name} has a {recipe.kind.title}; use --to {forms}"
         )
     if recipe.model.wants_code:
         raise InputError(

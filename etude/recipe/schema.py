@@ -302,6 +302,11 @@ class Recipe(Section):
         return TRAINING_KINDS[self.train.objective]
 
     @property
+    def untold_objective(self) -> str | None:
+        """The objective where config.json does not tell what a model was trained for, as of masked tokens."""
+        return self.train.objective if self.kind.hides_tokens else None
+
+    @property
     def is_loss_plain(self) -> bool:
         """True if training has the loss of evaluation, without weights or smoothing."""
         return all(part.loss == Loss() for part in self.by_task().values())

@@ -75,7 +75,7 @@ class Averaged:
         """Plain values for JSON."""
         figures = {
             name: {
-                "best_member": plain(each.original), "average": plain(each.quantized),
+                "best_member": plain(each.original), "average": plain(each.made),
                 "difference": plain(each.difference),
             }
             for name, each in self.figures.items()
@@ -91,7 +91,7 @@ class Averaged:
         title = metric_title(self.figure)
         for name, value in self.members.items():
             yield name, f"{title} {short(value)}{'' if name in self.used else ', left out'}"
-        mean = self.figures[self.figure].quantized
+        mean = self.figures[self.figure].made
         yield "average", f"{title} {with_interval(*mean, rows=self.samples)}"
         yield "verdict", self.verdict
 
@@ -105,7 +105,7 @@ class Averaged:
         how = (
             "taken one after another while the figure did not get worse" if self.is_greedy else "all of them"
         )
-        rows = [[prose(metric_title(name)), *self._cells(each)] for name, each in self.figures.items()]
+        rows = [[prose(metric_title(name)), *each.cells(self.samples)] for name, each in self.figures.items()]
         said = (
             f"The weights are the mean of {plural(len(self.used), 'checkpoint')}, {how}; an adapter was "
             f"merged into its base first. On the same {plural(self.samples, 'validation sample')}, intervals "
@@ -115,10 +115,3 @@ class Averaged:
             said += " Members were chosen on these same samples, so its figures are a little too good."
         header = ("on validation samples", "best member", "mean", "difference")
         return "\n\n".join([said, table(("member", title, "in the mean"), members), table(header, rows)])
-
-    def _cells(self, each: Beside) -> tuple[str, str, str]:
-        best, mean = (with_interval(*value, rows=self.samples) for value in (each.original, each.quantized))
-        if each.difference is None:
-            return best, mean, "not paired"
-        value, low, high = each.difference
-        return best, mean, f"{value:+.2g} [{low:.2g}, {high:.2g}]"

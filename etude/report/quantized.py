@@ -25,11 +25,24 @@ def share_of_loss(loss: float, original: float) -> float:
 
 @dataclass(frozen=True)
 class Beside:
-    """A figure of both models, and the quantised one's less the original's; None where rows do not pair."""
+    """A figure of a model and of the one made of it, and the latter less the former.
+
+    original    of the model, or of the best of several
+    made        of the quantised model, or of their mean
+    difference  None where rows do not pair
+    """
 
     original: Interval
-    quantized: Interval
+    made: Interval
     difference: Interval | None
+
+    def cells(self, samples: int) -> tuple[str, str, str]:
+        """The three in words; samples: how many they are of."""
+        original, made = (with_interval(*value, rows=samples) for value in (self.original, self.made))
+        if self.difference is None:
+            return original, made, "not paired"
+        value, low, high = self.difference
+        return original, made, f"{value:+.2g} [{low:.2g}, {high:.2g}]"
 
 
 class Form(Protocol):
@@ -227,7 +240,7 @@ class Quantized:
     def loss(self) -> float:
         """The share of the original's loss that the quantised model costs; below 0 it is better."""
         loss = self.figures["loss"]
-        return share_of_loss(loss.quantized[0], loss.original[0])
+        return share_of_loss(loss.made[0], loss.original[0])
 
     @property
     def gain(self) -> float | None:
@@ -235,12 +248,16 @@ class Quantized:
         loss = self.figures["loss"]
         if self.base_loss is None or not self.base_loss - loss.original[0] > _LEAST_LOSS:
             return None
-        return (self.base_loss - loss.quantized[0]) / (self.base_loss - loss.original[0])
+        return (self.base_loss - loss.made[0]) / (self.base_loss - loss.original[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         figures = {
-            name: {key: plain(value) for key, value in vars(each).items()}
+            name: {
+                "original": plain(each.original),
+                "quantized": plain(each.made),
+                "difference": plain(each.difference),
+            }
             for name, each in self.figures.items()
         }
         before, after = self.file_bytes
@@ -262,14 +279,14 @@ class Quantized:
         if self.gain is not None:
             yield "gain kept", self._gain_kept
         for name, each in self.figures.items():
-            original, quantized, difference = self._cells(each)
+            original, quantized, difference = each.cells(self.samples)
             yield metric_title(name), f"{quantized}, original {original}, difference {difference}"
 
     def section(self) -> str:
         """The section of a model card."""
         before, after = self.file_bytes
         slow, fast = (number(round(each)) for each in self.tokens_per_second)
-        rows = [[prose(metric_title(name)), *self._cells(each)] for name, each in self.figures.items()]
+        rows = [[prose(metric_title(name)), *each.cells(self.samples)] for name, each in self.figures.items()]
         header = ("on validation samples", "original", "quantised", "difference")
         facts = [
             *self.form.facts(),
@@ -289,12 +306,3 @@ class Quantized:
     def _gain_kept(self) -> str:
         assert self.base_loss is not None
         return f"{self.gain:.2%} of what tuning took from the loss of its base, {self.base_loss:.4g}"
-
-    def _cells(self, each: Beside) -> tuple[str, str, str]:
-        original, quantized = (
-            with_interval(*value, rows=self.samples) for value in (each.original, each.quantized)
-        )
-        if each.difference is None:
-            return original, quantized, "not paired"
-        value, low, high = each.difference
-        return original, quantized, f"{value:+.2g} [{low:.2g}, {high:.2g}]"

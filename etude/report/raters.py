@@ -66,8 +66,8 @@ class Raters:
         bounds = f"{number(value, 2)} [{number(low, 2)}, {number(high, 2)}]"
         if self.against is None:
             return f"{bounds} of 5."
-        who = "no difference from" if low <= 0.5 <= high else "better than" if low > 0.5 else "worse than"
-        return f"{who} {one_line(self.against)}: {bounds}, where 0.5 is as good.".capitalize()
+        who = "No difference from" if low <= 0.5 <= high else "Better than" if low > 0.5 else "Worse than"
+        return f"{who} {one_line(self.against)}: {bounds}, where 0.5 is as good."
 
     def lines(self) -> list[str]:
         """The agreement, the verdict and the items that raters differ on."""

@@ -125,7 +125,7 @@ def test_the_loss_and_its_difference_are_those_of_the_folder(four: tuple[Quantiz
     result, out = four
     loss = result.figures["loss"]
     assert loss.difference is not None and loss.difference[0] == pytest.approx(
-        loss.quantized[0] - loss.original[0]
+        loss.made[0] - loss.original[0]
     )
     assert loss.difference[1] <= loss.difference[0] <= loss.difference[2]
     best = [record for record in run.ledger().entries if getattr(record.event, "loss", None)]

@@ -128,7 +128,7 @@ def test_the_gain_of_tuning_that_is_kept_is_told(tuned: Run, folder: Path, tmp_p
     result, _, _ = write(tuned, "Q8_0", tmp_path / "out")
     assert result.base_loss is not None and result.base_loss > result.figures["loss"].original[0]
     loss = result.figures["loss"]
-    before, after = loss.original[0], loss.quantized[0]
+    before, after = loss.original[0], loss.made[0]
     assert result.gain == pytest.approx((result.base_loss - after) / (result.base_loss - before))
     assert result.gain > 0.95
     card = (tmp_path / "out" / "README.md").read_text()
@@ -158,7 +158,7 @@ def test_what_gguf_does_not_know_is_refused(run: Run, folder: Path, tmp_path: Pa
         write(run, "Q8_0", tmp_path / "out", most_loss=float("nan"))
     recipe = classification(write_labelled(folder / "labels.jsonl"))
     labels = run_recipe(recipe, Options(runs=folder / "runs")).run
-    with pytest.raises(InputError, match="GGUF is written of models that write text"):
+    with pytest.raises(InputError, match="--to gguf is for models that write text"):
         write(labels, "Q8_0", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -109,7 +109,7 @@ def test_scaled_rotary_positions_stand_as_llama_cpp_reads_them(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model_type": "gptj"}, "GGUF is written of decoders"),
+        ({"model_type": "gptj"}, "--to gguf is for decoders"),
         ({"model_type": "mistral", "sliding_window": 16}, "sees 16 tokens at a time of 128"),
         ({"model_type": "qwen3", "attention_bias": True}, "has biases in its attention"),
     ],

@@ -31,7 +31,7 @@ def test_a_model_beside_itself_differs_by_nothing_and_has_the_loss_of_its_run(ru
     model = load_model(find_folder(f"{run.path}@last", run.path.parent), dtype=torch.float32)
     measured = examiner.measure(model)
     for each in compare(measured, examiner.measure(model)).values():
-        assert each.difference == [0.0, 0.0, 0.0] and each.original == each.quantized
+        assert each.difference == [0.0, 0.0, 0.0] and each.original == each.made
     told = [entry.event.loss for entry in run.ledger().entries if isinstance(entry.event, Evaluation)]
     assert measured.score.loss == pytest.approx(told[-1], rel=1e-5)
 

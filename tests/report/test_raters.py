@@ -46,14 +46,14 @@ def test_one_rater_or_one_value_says_nothing_of_agreement() -> None:
 def test_two_runs_are_told_apart_only_beyond_the_interval() -> None:
     better = {"anna": "bbbbbbbbbwbbbbbb", "bo": "bbbbbbbbbwbbbbbb"}
     assert (
-        compare_raters(_ratings(better, "other"), against="other")
+        compare_raters(_ratings(better, "Other"), against="Other")
         .verdict()
-        .startswith("Better than other: 0.94")
+        .startswith("Better than Other: 0.94")
     )
     even = {"anna": "bwbwbwbwbwbwbwbw", "bo": "bwbwbwbwbwbwbwbw"}
     assert (
-        compare_raters(_ratings(even, "other"), against="other")
+        compare_raters(_ratings(even, "Other"), against="Other")
         .verdict()
-        .startswith("No difference from other")
+        .startswith("No difference from Other")
     )
     assert compare_raters(_ratings(even, "other")).raters == []
